@@ -1,0 +1,52 @@
+"""The command table: name -> "module:function". A command is imported only when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "fix": ("riallm.cli.fix:main", "find the bug behind a failing test and show a verified patch"),
+    "eval": ("riallm.cli.eval:main", "measure: riallm eval repair --set NAME"),
+    "audit": ("riallm.cli.audit:main", "show or verify the record of what was run"),
+    "sandbox": ("riallm.cli.sandbox:main", "run one command in the sandbox"),
+    "doctor": ("riallm.cli.doctor:main", "what this machine offers, and what is missing"),
+}
+
+
+def usage() -> str:
+    """Help of the whole program, from the table alone."""
+    width = max(map(len, COMMANDS))
+    rows = "\n".join(f"  {name:{width}}  {text}" for name, (_, text) in COMMANDS.items())
+    return f"usage: riallm COMMAND [OPTIONS]\n\n{rows}\n\nriallm COMMAND --help tells a command's options.\n"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; the return value is the exit code."""
+    args = sys.argv[1:] if argv is None else argv
+    if not args or args[0] in ("-h", "--help", "help"):
+        sys.stdout.write(usage())
+        return 0 if args else 2
+    if args[0] in ("-V", "--version"):
+        from riallm import __version__
+
+        sys.stdout.write(f"riallm {__version__}\n")
+        return 0
+    if args[0] not in COMMANDS:
+        sys.stderr.write(f"riallm: no command '{args[0]}'. Commands: {', '.join(COMMANDS)}.\n")
+        return 2
+    from riallm.core.errors import RiallmError
+
+    module, function = COMMANDS[args[0]][0].split(":")
+    try:
+        return int(getattr(importlib.import_module(module), function)(args[1:]))
+    except RiallmError as error:
+        sys.stderr.write(f"riallm {args[0]}: {error}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write(f"\nriallm {args[0]}: stopped; nothing was changed.\n")
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

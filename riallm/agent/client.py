@@ -1,0 +1,60 @@
+"""The only way to a model. Proposers and rankers speak this; a language model, an n-gram or a server answers.
+
+A client says in `capabilities` what it can do, and the agent works with less when something is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """A hole in a file: what stands before it and after it.
+
+    prefix, suffix: the file's text around the hole, whole; clients cut what they cannot use.
+    path: relative to the project root, so that a client may know the file's relations.
+    """
+
+    path: str
+    prefix: str
+    suffix: str
+
+
+@dataclass(frozen=True, slots=True)
+class Infill:
+    """One way to fill a hole; `logprob` is the natural logarithm of its probability."""
+
+    text: str
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What a client offers. `name` goes into reports and audit records."""
+
+    name: str
+    score: bool = False
+    infill: bool = False
+    generate: bool = False
+    embed: bool = False
+    context_chars: int | None = None
+    extras: dict[str, str] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Client(Protocol):
+    """Protocol of every model as the agent sees it. A method that `capabilities` denies raises ClientError."""
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    def score(self, context: Context, continuations: Sequence[str]) -> list[float]:
+        """Natural log-probability of each text standing in the hole, the suffix included where possible."""
+        ...
+
+    def infill(self, context: Context, *, num: int, max_chars: int = 120, seed: int = 0) -> list[Infill]:
+        """Up to `num` distinct fillings, likeliest first."""
+        ...

@@ -1,0 +1,1 @@
+"""From a red test to a verified patch: discover, localise, propose, rank, validate."""

@@ -1,0 +1,1 @@
+"""Programs as data: spans, imports, edits, coverage. Nothing here runs the program."""

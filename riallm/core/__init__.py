@@ -1,0 +1,1 @@
+"""What every room needs: errors, files, configuration, logging. Imports nothing of ours."""

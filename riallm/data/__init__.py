@@ -1,0 +1,1 @@
+"""Making and describing data: bug injection, upstream bugs. Never needs a model."""
