@@ -1,0 +1,75 @@
+# Everything that a person or a machine does with this tree has one name here; CI calls the same names.
+# All of it happens inside .venv, except bubblewrap (the sandbox), which is a package of the system.
+
+V := .venv
+PY ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
+PIP := $(V)/bin/python -m pip --disable-pip-version-check install -q -c constraints.txt
+EXAMPLE := examples/EXAMPLE_NAME
+PYTEST := $(V)/bin/python -m pytest -q
+BWRAP ?= yes
+
+# What the shell around us has activated is not what we test with.
+unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME
+
+help: ## list these targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 22
+
+run: $(V)/.run sandbox ## set up, then repair the real bug in examples/ (shows the patch, changes nothing)
+	@$(V)/bin/riallm fix $(EXAMPLE) </dev/null
+	@echo "To write the patch into the file:  $(V)/bin/riallm fix $(EXAMPLE) --apply"
+
+test: $(V)/.dev sandbox ## set up, then run all tests but the slow ones
+	@$(PYTEST) -m 'not slow and not gpu and not net'
+
+test-slow: $(V)/.dev sandbox ## the tests that take over ten seconds, or the package registries
+	@$(PYTEST) -m 'slow or net'
+
+check: $(V)/.dev ## lint, layout and strict types
+	$(V)/bin/ruff check .
+	$(V)/bin/ruff format --check .
+	$(V)/bin/mypy
+
+docs: $(V)/.dev sandbox ## write again what is generated: docs/cli.md and the picture in the README
+	$(V)/bin/python docs/generate.py
+	$(V)/bin/riallm fix $(EXAMPLE) --save-picture docs/pictures/fix.svg </dev/null
+
+# Regenerated, never edited; run it with the oldest Python that we support: make lock PY=python3.11
+lock: python ## resolve the dependencies anew into constraints.txt
+	$(PY) -m venv build/lock
+	build/lock/bin/python -m pip --disable-pip-version-check install -q 'pip-tools>=7.5'
+	build/lock/bin/pip-compile -q --upgrade --all-extras --strip-extras --no-emit-find-links --no-emit-index-url \
+		--no-emit-trusted-host --no-header --no-annotate -o constraints.txt pyproject.toml
+
+setup: $(V)/.dev sandbox ## set up without running anything
+
+python:
+	@test -n "$(PY)" || { echo "riallm needs Python 3.11 or newer; none of python3, python3.11 ... python3.14 is." >&2; \
+		echo "Install one, or name it: make run PY=/path/to/python3.12" >&2; exit 1; }
+	@$(PY) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "riallm needs Python 3.11 or newer; $(PY) is `$(PY) -V 2>&1`. Name another: make run PY=python3.12" >&2; exit 1; }
+	@$(PY) -c 'import venv, ensurepip' 2>/dev/null || { \
+		echo "$(PY) has no venv or ensurepip. On Debian and Ubuntu: sudo apt-get install python3-venv" >&2; exit 1; }
+
+$(V)/bin/python: | python
+	@echo "Making $(V) ..."
+	@$(PY) -m venv $(V)
+
+$(V)/.run: pyproject.toml constraints.txt | $(V)/bin/python
+	@echo "Installing what riallm needs ..."
+	@$(PIP) -e .
+	@touch $@
+
+$(V)/.dev: $(V)/.run
+	@echo "Installing what its tests and checks need ..."
+	@$(PIP) -e '.[dev]'
+	@touch $@
+
+sandbox: ## install bubblewrap where we may, or say how
+	@BWRAP=$(BWRAP) sh .ci/bubblewrap
+
+clean: ## remove .venv and all caches
+	rm -rf $(V) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: help run test test-slow check docs lock setup python sandbox clean bench
