@@ -1,0 +1,180 @@
+"""The smallest piece of a file that an edit changes, parsed by itself: what candidates are checked and deduplicated by.
+
+Parsing a whole file for each candidate would cost more than running its tests. An edit touches a statement, the
+header of a compound statement, or a run of neighbouring statements: that region alone is parsed, in a small
+frame that makes it a program.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from dataclasses import dataclass
+
+from riallm.code.edit import Edit
+from riallm.code.source import Item, Source, is_compound
+
+_LEFT_OUT = frozenset({"ctx", "kind", "type_comment", "type_ignores"})
+_FIELDS: dict[type, tuple[str, ...]] = {}
+
+
+def shape(node: object) -> object:
+    """A value that is equal for two trees when their `ast.dump` is; several times faster to make."""
+    if isinstance(node, ast.AST):
+        kind = node.__class__
+        fields = _FIELDS.get(kind)
+        if fields is None:
+            fields = _FIELDS.setdefault(kind, tuple(name for name in kind._fields if name not in _LEFT_OUT))
+        if kind is ast.Constant:
+            value = node.value  # type: ignore[attr-defined]
+            return (value.__class__.__name__, repr(value))
+        return (kind.__name__, *[shape(getattr(node, name, None)) for name in fields])
+    if node.__class__ is list:
+        return tuple([shape(child) for child in node])
+    return node
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Region:
+    """A span of the file that can be parsed alone.
+
+    frame: what is put before the span's text, and after it, to make a program of it.
+    parent: the item that holds the region; None at the top of the file.
+    """
+
+    start: int
+    end: int
+    frame: tuple[str, str]
+    parent: Item | None
+
+    def parse(self, text: str) -> object | None:
+        """The shape of the region with `text` in it, or None when that is not Python."""
+        try:
+            return shape(ast.parse(self.frame[0] + text + self.frame[1]))
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            return None
+
+
+def region_of(source: Source, start: int, end: int) -> Region:
+    """The smallest region that a replacement of [start, end) changes; at the worst the whole file."""
+    owner: Item | None = None
+    while True:
+        touched = source.touched(owner, start, end)
+        if len(touched) == 1 and is_compound(touched[0]):
+            node = touched[0]
+            if source.item_span(node)[0] <= start and end <= source.header_end(node):
+                return _header(source, node, owner)
+            if start >= source.header_end(node):
+                owner = node
+                continue
+        return _run(source, touched, owner, start, end)
+
+
+def wider(source: Source, region: Region) -> Region | None:
+    """The region of the statement that holds this one; None for the whole file."""
+    node = region.parent
+    if node is None:
+        return None if region == _whole(source) else _whole(source)
+    return _run(source, [node], _parent(source, node), *source.item_span(node))
+
+
+def _whole(source: Source) -> Region:
+    return Region(start=0, end=len(source.text), frame=("", ""), parent=None)
+
+
+def _parent(source: Source, node: Item) -> Item | None:
+    parent = source.places[node].parent
+    return parent if isinstance(parent, Item) else None
+
+
+def _header(source: Source, node: Item, owner: Item | None) -> Region:
+    start, end = source.item_span(node)[0], source.header_end(node)
+    indent = _white(source, start)
+    if start != source.line_starts[source.line_of(start) - 1]:
+        indent = indent or " "
+    before, after = f"if 0:\n{indent}" if indent else "", " pass"
+    if isinstance(node, ast.ExceptHandler):
+        before = "try:pass\n"
+    elif isinstance(node, ast.match_case):
+        before = "match 0:\n "
+    elif source.text.startswith("elif", start):
+        before = "if 0:pass\n"
+    elif isinstance(node, ast.Try | ast.TryStar):
+        after = f"pass\n{indent}finally:pass"
+    elif isinstance(node, ast.Match):
+        after = f"\n{indent} case _:pass"
+    return Region(start=start, end=end, frame=(before, after), parent=owner)
+
+
+def _run(source: Source, nodes: list[Item], owner: Item | None, start: int, end: int) -> Region:
+    """Neighbours of one block, taken together with what the edit covers beside them."""
+    if not nodes:
+        nodes = [node for node in source.children(owner) if source.item_span(node)[0] <= start][-1:]
+    if not nodes or not _is_run(source, nodes):
+        return _whole(source) if owner is None else _run(source, [owner], _parent(source, owner), start, end)
+    first = source.item_span(nodes[0])[0]
+    low = min(start, first)
+    high = max(end, source.item_span(nodes[-1])[1])
+    before = "0\n"
+    if first != source.line_starts[source.line_of(first) - 1]:
+        indent = _white(source, first) or " "
+        own = source.text[source.line_starts[source.line_of(low) - 1] : low]
+        before = f"if 0:\n{indent}0\n{own if not own.strip() else indent}"
+    return Region(start=low, end=high, frame=(before, ""), parent=owner)
+
+
+def _is_run(source: Source, nodes: list[Item]) -> bool:
+    """Whether the items are statements of one block that can stand in a frame; an `elif` cannot."""
+    first = source.places[nodes[0]]
+    return all(
+        isinstance(node, ast.stmt)
+        and source.places[node].parent is first.parent
+        and source.places[node].field == first.field
+        and not source.text.startswith("elif", source.item_span(node)[0])
+        for node in nodes
+    )
+
+
+def _white(source: Source, offset: int) -> str:
+    """The indentation of the item at `offset`; empty where it has none or shares its line."""
+    line = source.text[source.line_starts[source.line_of(offset) - 1] : offset]
+    return line if line.isspace() else ""
+
+
+class Checker:
+    """Checks edits of one file, keeping the shapes of its unchanged regions."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._before: dict[Region, object | None] = {}
+
+    def key(self, edit: Edit) -> tuple[int, int, object] | None:
+        """Where the edit changes the program and into what; None when it is not Python or changes nothing."""
+        source = self._source
+        region: Region | None = region_of(source, edit.start, edit.end)
+        while region is not None:
+            text = source.text[region.start : region.end]
+            if region not in self._before:
+                self._before[region] = region.parse(text)
+            before = self._before[region]
+            if before is not None:
+                at = edit.start - region.start
+                after = region.parse(text[:at] + edit.text + text[at + len(edit.original) :])
+                if after is not None:
+                    return None if after == before else (region.start, region.end, after)
+                if "\n" not in edit.text and "\r" not in edit.text and "\n" not in edit.original:
+                    return None
+            region = wider(source, region)
+        return None
+
+
+def statement_key(source: Source, edit: Edit) -> str:
+    """Path, position and a digest of the changed statement's syntax: equal for edits that make the same program.
+
+    Returns "" for an edit that does not parse or changes nothing but the writing.
+    """
+    key = Checker(source).key(edit)
+    if key is None:
+        return ""
+    digest = hashlib.sha256(repr(key[2]).encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    return f"{edit.path}:{key[0]}:{key[1]}:{digest}"
