@@ -1,0 +1,175 @@
+"""The hot process: has the project imported, and forks a leaf for every observation and check."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import threading
+import time
+import types
+from typing import Any
+
+from riallm.sandbox.inside.channel import Channel
+from riallm.sandbox.inside.processes import Tree, become_reaper, leaf
+from riallm.sandbox.inside.swap import File, Reimport, swap
+from riallm.sandbox.inside.tracing import ImportCalls, Tracer, describe
+
+
+class Hot:
+    """Serves observations and checks from a process that has the project imported."""
+
+    def __init__(
+        self, config: dict[str, Any], channel: Channel, stem_channels: list[Channel], calls: ImportCalls
+    ) -> None:
+        self.config, self.channel, self.calls = config, channel, calls
+        self.others = [channel, *stem_channels]
+        self.root: str = config["root"]
+        self.files: dict[str, File] = {}
+        self.live: dict[str, list[types.FunctionType]] = {}
+
+    def serve(self, runner: Any) -> None:
+        sys.settrace(None)
+        threading.settrace(None)
+        self.runner = runner
+        for thing in gc.get_objects():
+            if isinstance(thing, types.FunctionType):
+                path = os.path.realpath(thing.__code__.co_filename)
+                if path.startswith(self.root + os.sep):
+                    self.live.setdefault(path, []).append(thing)
+        become_reaper()
+        self.tree = Tree(self.root)
+        gc.collect()
+        gc.freeze()
+        inside, outside = set(), []
+        for name, module in list(sys.modules.items()):
+            path = os.path.realpath(getattr(module, "__file__", None) or "/")
+            if path.startswith(self.root + os.sep):
+                inside.add(os.path.relpath(path, self.root))
+            else:
+                outside.append(name)
+        self.channel.send(
+            {
+                "end": 1,
+                "tests": list(runner.tests),
+                "broken": runner.broken,
+                "outside": outside,
+                "inside": sorted(inside),
+            }
+        )
+        while True:
+            request = self.channel.receive()
+            if request is None:
+                os._exit(0)
+            reply = self.observe(request) if request["op"] == "observe" else self.check(request)
+            self.channel.send(dict(reply, end=1))
+
+    def observe(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Run the named tests in order with line tracing, in as few processes as crashes and hangs allow."""
+        left, watched = list(request["tests"]), {os.path.join(self.root, path): path for path in request["watch"]}
+
+        def work(channel: Channel) -> None:
+            tracer = Tracer(watched)
+            for index, name in enumerate(left):
+                channel.send({"start": name})
+                tracer.reset()
+                began = time.perf_counter()
+                tracer.install()
+                try:
+                    following = left[index + 1] if index + 1 < len(left) else ""
+                    status, message, frames = self.runner.run(name, following)
+                finally:
+                    tracer.remove()
+                run = {"test": name, "status": status, "message": message, "frames": frames}
+                run.update(seconds=time.perf_counter() - began, lines=tracer.bitsets(), events=tracer.events)
+                channel.send({"run": run})
+            channel.send({"end": 1})
+
+        deadline = time.monotonic() + request["seconds"]
+        while left and time.monotonic() < deadline:
+            done: set[str] = set()
+            running: list[str] = []
+
+            def on_message(message: dict[str, Any], done: set[str] = done, running: list[str] = running) -> float:
+                if "start" in message:
+                    running[:] = [message["start"]]
+                else:
+                    done.add(message["run"]["test"])
+                    running.clear()
+                    self.channel.send(message)
+                return float(min(request["seconds_per_test"], max(0.01, deadline - time.monotonic())))
+
+            _, ending = leaf(work, self.others, on_message, request["seconds_per_test"])
+            self.tree.restore()
+            if ending != "ended" and running and (ending == "crashed" or time.monotonic() < deadline):
+                done.add(running[0])
+                run = {"test": running[0], "status": ending, "message": "", "frames": [], "lines": {}, "events": 0}
+                self.channel.send({"run": dict(run, seconds=request["seconds_per_test"] if ending == "hung" else 0.0)})
+            elif not done:
+                break
+            left = [name for name in left if name not in done]
+        return {"left": left}
+
+    def check(self, request: dict[str, Any]) -> dict[str, Any]:
+        path = os.path.join(self.root, request["path"]) if request["path"] else ""
+        if path and path not in self.files:
+            self.files[path] = File(path)
+
+        def work(channel: Channel) -> None:
+            if path:
+                try:
+                    swap(self.files[path], request, self.live, self.calls.keys)
+                except Reimport:
+                    channel.send({"end": 1, "reimport": 1})
+                    return
+                except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+                    channel.send(
+                        {"end": 1, "passed": False, "test": "", "status": "failed", "message": describe(error)}
+                    )
+                    return
+                Tree.write(path, self.files[path].edited(request))
+            run_checks(self.runner, request, self.root, channel)
+
+        last, ending = leaf(work, self.others, lambda message: None, request["seconds"])
+        self.tree.restore()
+        if path and self.tree.files is None:
+            Tree.write(path, self.files[path].data)
+        return verdict(last, ending)
+
+
+def verdict(last: dict[str, Any] | None, ending: str) -> dict[str, Any]:
+    if ending == "ended" and last is not None:
+        return {key: value for key, value in last.items() if key != "end"}
+    return {"passed": False, "test": (last or {}).get("start", ""), "status": ending, "message": ""}
+
+
+def run_checks(runner: Any, request: dict[str, Any], root: str, channel: Channel) -> None:
+    """Run the request's tests up to the first that is not green, within the budget of executed lines."""
+    name = ""
+
+    def overrun() -> None:
+        channel.send({"end": 1, "passed": False, "test": name, "status": "hung", "message": "over its line budget"})
+        os._exit(1)
+
+    watched = {os.path.join(root, path): path for path in request["watch"]}
+    tracer = Tracer(watched, request["events"], overrun) if request["events"] else None
+    tests, began = request["tests"], time.perf_counter()
+    for index, name in enumerate(tests):
+        if index < 8:
+            channel.send({"start": name})
+        if name not in runner.tests:
+            status, message = "failed", "the test is gone"
+        else:
+            if tracer is not None:
+                tracer.events = 0
+                tracer.install()
+            try:
+                following = tests[index + 1] if index + 1 < len(tests) else ""
+                status, message, _ = runner.run(name, following)
+            finally:
+                if tracer is not None:
+                    tracer.remove()
+        if status not in ("passed", "skipped") or (status == "skipped" and index < request["must_pass"]):
+            channel.send({"end": 1, "passed": False, "test": name, "status": status, "message": message})
+            return
+    channel.send({"end": 1, "passed": True, "test": "", "status": "passed", "seconds": time.perf_counter() - began})
