@@ -5,7 +5,7 @@ V := .venv
 PY ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
 PIP := $(V)/bin/python -m pip --disable-pip-version-check install -q -c constraints.txt
-EXAMPLE := examples/EXAMPLE_NAME
+EXAMPLE := examples/semver
 PYTEST := $(V)/bin/python -m pytest -q
 BWRAP ?= yes
 
