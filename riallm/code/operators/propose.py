@@ -1,0 +1,84 @@
+"""From a line to the edits worth trying there, the likeliest first."""
+
+from __future__ import annotations
+
+import ast
+import warnings
+
+from riallm.code.edit import Edit
+from riallm.code.operators.table import OPERATORS
+from riallm.code.operators.target import Target, target_of
+from riallm.code.regions import Checker
+from riallm.code.source import Source
+from riallm.code.vocabulary import Vocabulary
+
+_ELSEWHERE = 0.3
+"""Weight of a change on another line of the same statement, against one on the line itself."""
+
+
+def propose(source: Source, line: int, vocabulary: Vocabulary, *, limit: int = 400) -> list[Edit]:
+    """At most `limit` edits of the statements whose header or text covers the line, likeliest first.
+
+    Each parses, changes the program and is unlike the others (by the syntax tree of what it changes). `prior` is
+    the operator's share of real fixes times the filling's share among the operator's changes here. The same
+    input always gives the same list. Lines that hold no code give none.
+    """
+    drafts: list[Edit] = []
+    for item in source.items_at(line):
+        if not _is_docstring(item):
+            drafts.extend(_drafts(target_of(source, vocabulary, item), line))
+    drafts.sort(key=lambda edit: (-edit.prior, edit.start, edit.operator, edit.text))
+    checker, seen, kept = Checker(source), set[object](), list[Edit]()
+    written: set[tuple[int, int, str]] = set()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for edit in drafts:
+            if len(kept) >= limit:
+                break
+            text = (edit.start, edit.end, edit.text)
+            if text in written:
+                continue
+            written.add(text)
+            key = checker.key(edit)
+            if key is not None and key not in seen:
+                seen.add(key)
+                kept.append(edit)
+    return kept
+
+
+def categorise(operator: str) -> str:
+    """The family of an operator; "infill" for whatever the table does not name."""
+    row = OPERATORS.get(operator)
+    return "infill" if row is None else row.family
+
+
+def _drafts(target: Target, line: int) -> list[Edit]:
+    source = target.source
+    low = source.line_starts[line - 1]
+    high = source.line_end(low)
+    drafts = []
+    for name, row in OPERATORS.items():
+        changes = [
+            (change, change.weight if change.start <= high and change.end >= low else change.weight * _ELSEWHERE)
+            for change in row.run(target)
+        ]
+        total = sum(weight for _, weight in changes)
+        for change, weight in changes:
+            original = source.text[change.start : change.end]
+            if original != change.text:
+                drafts.append(
+                    Edit(
+                        path=source.path,
+                        start=change.start,
+                        original=original,
+                        text=change.text,
+                        line=source.line_of(change.start),
+                        operator=name,
+                        prior=row.share * weight / total,
+                    )
+                )
+    return drafts
+
+
+def _is_docstring(item: ast.AST) -> bool:
+    return isinstance(item, ast.Expr) and isinstance(item.value, ast.Constant) and isinstance(item.value.value, str)
