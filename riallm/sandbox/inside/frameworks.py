@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import unittest
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from riallm.sandbox.inside.tracing import MESSAGE_CHARS, describe, frames_of
+from riallm.sandbox.inside.tracing import MESSAGE_CHARS, Tracer, describe, frames_of
 
 
 class PytestRunner:
@@ -21,6 +22,19 @@ class PytestRunner:
         self.broken: list[list[str]] = []
         self.started = False
         self.current: dict[str, Any] = {}
+        self.tracer: Tracer | None = None
+
+    @contextlib.contextmanager
+    def traced(self) -> Iterator[None]:
+        """Trace fixtures and test bodies alone: the framework between them would cost more than both."""
+        if self.tracer is None:
+            yield
+            return
+        self.tracer.install()
+        try:
+            yield
+        finally:
+            self.tracer.remove()
 
     @staticmethod
     def warm() -> None:
@@ -43,6 +57,36 @@ class PytestRunner:
                 if report.failed:
                     text = str(report.longrepr)
                     runner.broken.append([report.nodeid, text[-2 * MESSAGE_CHARS :]])
+
+            @pytest.hookimpl(tryfirst=True)
+            def pytest_runtest_makereport(self, item: Any, call: Any) -> Any:
+                """A report without its rendered traceback, which costs more than most tests."""
+                error = call.excinfo and call.excinfo.value
+                if error is None:
+                    return None
+                skipped = isinstance(error, (pytest.skip.Exception, unittest.SkipTest))
+                return pytest.TestReport(
+                    item.nodeid,
+                    item.location,
+                    {name: 1 for name in item.keywords},
+                    "skipped" if skipped else "failed",
+                    (str(item.path), 0, describe(error)) if skipped else describe(error),
+                    call.when,
+                    start=call.start,
+                    stop=call.stop,
+                    duration=call.duration,
+                )
+
+        class Listener:
+            @pytest.hookimpl(hookwrapper=True, trylast=True)
+            def pytest_fixture_setup(self, fixturedef: Any, request: Any) -> Any:
+                with runner.traced():
+                    yield
+
+            @pytest.hookimpl(hookwrapper=True, trylast=True)
+            def pytest_runtest_call(self, item: Any) -> Any:
+                with runner.traced():
+                    yield
 
             @pytest.hookimpl(hookwrapper=True)
             def pytest_runtest_makereport(self, item: Any, call: Any) -> Any:
@@ -67,7 +111,7 @@ class PytestRunner:
         ):
             if importlib.util.find_spec(module) is not None:
                 args += flags
-        pytest.main(args, plugins=[Plugin()])
+        pytest.main(args, plugins=[Plugin(), Listener()])
 
     def run(self, name: str, next_name: str = "") -> tuple[str, str, list[list[Any]]]:
         """Run one collected test; [status, message, frames]."""
@@ -90,7 +134,7 @@ class UnittestRunner:
         self.tests: dict[str, Any] = {}
         self.broken: list[list[str]] = []
         self.started = False
-        self.current: dict[str, Any] = {}
+        self.tracer: Tracer | None = None
 
     @staticmethod
     def warm() -> None:
@@ -135,7 +179,12 @@ class UnittestRunner:
                 errors.append(AssertionError("unexpected success"))
 
         result = Result()
-        unittest.TestSuite([self.tests[name]]).run(result)
+        if self.tracer is not None:
+            self.tracer.install()
+        try:
+            unittest.TestSuite([self.tests[name]]).run(result)
+        finally:
+            Tracer.remove()
         if errors:
             return "failed", describe(errors[0]), frames_of(errors[0], self.root)
         return ("skipped" if result.skipped else "passed"), "", []

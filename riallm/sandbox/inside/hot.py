@@ -13,7 +13,7 @@ from typing import Any
 from riallm.sandbox.inside.channel import Channel
 from riallm.sandbox.inside.processes import Tree, become_reaper, leaf
 from riallm.sandbox.inside.swap import File, Reimport, swap
-from riallm.sandbox.inside.tracing import ImportCalls, Tracer, describe
+from riallm.sandbox.inside.tracing import ImportCalls, Tracer, describe, real
 
 
 class Hot:
@@ -34,7 +34,7 @@ class Hot:
         self.runner = runner
         for thing in gc.get_objects():
             if isinstance(thing, types.FunctionType):
-                path = os.path.realpath(thing.__code__.co_filename)
+                path = real(thing.__code__.co_filename)
                 if path.startswith(self.root + os.sep):
                     self.live.setdefault(path, []).append(thing)
         become_reaper()
@@ -69,17 +69,13 @@ class Hot:
         left, watched = list(request["tests"]), {os.path.join(self.root, path): path for path in request["watch"]}
 
         def work(channel: Channel) -> None:
-            tracer = Tracer(watched)
+            self.runner.tracer = tracer = Tracer(watched)
             for index, name in enumerate(left):
                 channel.send({"start": name})
                 tracer.reset()
                 began = time.perf_counter()
-                tracer.install()
-                try:
-                    following = left[index + 1] if index + 1 < len(left) else ""
-                    status, message, frames = self.runner.run(name, following)
-                finally:
-                    tracer.remove()
+                following = left[index + 1] if index + 1 < len(left) else ""
+                status, message, frames = self.runner.run(name, following)
                 run = {"test": name, "status": status, "message": message, "frames": frames}
                 run.update(seconds=time.perf_counter() - began, lines=tracer.bitsets(), events=tracer.events)
                 channel.send({"run": run})
@@ -153,6 +149,7 @@ def run_checks(runner: Any, request: dict[str, Any], root: str, channel: Channel
 
     watched = {os.path.join(root, path): path for path in request["watch"]}
     tracer = Tracer(watched, request["events"], overrun) if request["events"] else None
+    runner.tracer = tracer
     tests, began = request["tests"], time.perf_counter()
     for index, name in enumerate(tests):
         if index < 8:
@@ -162,13 +159,8 @@ def run_checks(runner: Any, request: dict[str, Any], root: str, channel: Channel
         else:
             if tracer is not None:
                 tracer.events = 0
-                tracer.install()
-            try:
-                following = tests[index + 1] if index + 1 < len(tests) else ""
-                status, message, _ = runner.run(name, following)
-            finally:
-                if tracer is not None:
-                    tracer.remove()
+            following = tests[index + 1] if index + 1 < len(tests) else ""
+            status, message, _ = runner.run(name, following)
         if status not in ("passed", "skipped") or (status == "skipped" and index < request["must_pass"]):
             channel.send({"end": 1, "passed": False, "test": name, "status": status, "message": message})
             return

@@ -9,6 +9,7 @@ import shutil
 import signal
 import stat
 import tempfile
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,6 +18,7 @@ from riallm.sandbox.inside.channel import Channel
 
 KEEP_BYTES = 32 << 20  # a workspace up to this size is put back after every leaf
 KEEP_FILES = 1500
+ERRORS = 3  # descriptor that the stem keeps for what should never happen: the host shows it
 
 
 class Tree:
@@ -141,6 +143,8 @@ def leaf(
             silence()
             work(Channel(reader, writer))
             code = 0
+        except BaseException:
+            os.write(ERRORS, traceback.format_exc().encode())
         finally:
             os._exit(code)
     os.close(writer)

@@ -15,7 +15,7 @@ from typing import Any
 from riallm.sandbox.inside.channel import Channel
 from riallm.sandbox.inside.frameworks import PytestRunner, UnittestRunner
 from riallm.sandbox.inside.hot import Hot, run_checks, verdict
-from riallm.sandbox.inside.processes import Tree, become_reaper, end, fork, leaf, silence
+from riallm.sandbox.inside.processes import ERRORS, Tree, become_reaper, end, fork, leaf, silence
 from riallm.sandbox.inside.swap import File
 from riallm.sandbox.inside.tracing import MESSAGE_CHARS, ImportCalls
 
@@ -133,6 +133,7 @@ class Stem:
 
 
 def main() -> None:
+    os.dup2(2, ERRORS, inheritable=False)
     channel = Channel(os.dup(0), os.dup(1))
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)

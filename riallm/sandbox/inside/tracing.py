@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import threading
@@ -11,6 +12,12 @@ from collections.abc import Callable
 from typing import Any
 
 MESSAGE_CHARS = 2000
+
+
+@functools.cache
+def real(path: str) -> str:
+    """`os.path.realpath`, asked once: a leaf inherits what the hot process has looked up."""
+    return os.path.realpath(path)
 
 
 class Tracer:
@@ -31,8 +38,8 @@ class Tracer:
     def __call__(self, frame: types.FrameType, event: str, arg: Any) -> Any:
         name = frame.f_code.co_filename
         if name not in self.known:
-            path = self.watched.get(os.path.realpath(name))
-            self.known[name] = self.local(path) if path else ""
+            path = self.watched.get(real(name))
+            self.known[name] = self.local(path) if path else None
         return self.known[name]
 
     def local(self, path: str) -> Any:
@@ -73,8 +80,8 @@ class ImportCalls:
         code = frame.f_code
         path = self.known.get(code.co_filename)
         if path is None:
-            real = os.path.realpath(code.co_filename)
-            path = self.known[code.co_filename] = real if real.startswith(self.root) else ""
+            name = real(code.co_filename)
+            path = self.known[code.co_filename] = name if name.startswith(self.root) else ""
         if path:
             self.keys.add((path, code.co_name, code.co_firstlineno))
 
@@ -88,7 +95,7 @@ def frames_of(error: BaseException | None, root: str) -> list[list[Any]]:
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     for link in reversed(chain):
         for frame, line in traceback.walk_tb(link.__traceback__):
-            path = os.path.realpath(frame.f_code.co_filename)
+            path = real(frame.f_code.co_filename)
             if path.startswith(root + os.sep):
                 found.append([os.path.relpath(path, root), line, frame.f_code.co_name])
     return found[-40:]
