@@ -46,14 +46,16 @@ setup: $(V)/.dev sandbox ## set up without running anything
 python:
 	@test -n "$(PY)" || { echo "riallm needs Python 3.11 or newer; none of python3, python3.11 ... python3.14 is." >&2; \
 		echo "Install one, or name it: make run PY=/path/to/python3.12" >&2; exit 1; }
+	@command -v $(PY) >/dev/null || { echo "There is no $(PY). Name a Python: make run PY=python3.12" >&2; exit 1; }
 	@$(PY) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "riallm needs Python 3.11 or newer; $(PY) is `$(PY) -V 2>&1`. Name another: make run PY=python3.12" >&2; exit 1; }
 	@$(PY) -c 'import venv, ensurepip' 2>/dev/null || { \
 		echo "$(PY) has no venv or ensurepip. On Debian and Ubuntu: sudo apt-get install python3-venv" >&2; exit 1; }
 
-$(V)/bin/python: | python
-	@echo "Making $(V) ..."
-	@$(PY) -m venv $(V)
+$(V)/bin/python:
+	@$(MAKE) --no-print-directory python
+	@echo "Making $(V) with $(PY) ..."
+	@$(PY) -m venv $(V) || { rm -rf $(V); exit 1; }
 
 $(V)/.run: pyproject.toml constraints.txt | $(V)/bin/python
 	@echo "Installing what riallm needs ..."
