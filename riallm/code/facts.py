@@ -35,13 +35,17 @@ class Facts:
 
     bound: names bound at the top of the file and how ("import", "function", "class", "variable").
     attributes, methods: by receiver (`tail` of its expression; `self@Class` for self) and, under "", all together.
+    plain: those methods that were called without arguments.
+    keys: constant subscripts, as written by `repr`, by receiver.
     """
 
     names: Counter[str] = field(default_factory=Counter)
     callees: Counter[str] = field(default_factory=Counter)
     attributes: dict[str, Counter[str]] = field(default_factory=dict)
     methods: dict[str, Counter[str]] = field(default_factory=dict)
+    plain: dict[str, Counter[str]] = field(default_factory=dict)
     keywords: dict[str, Counter[str]] = field(default_factory=dict)
+    keys: dict[str, Counter[str]] = field(default_factory=dict)
     strings: Counter[str] = field(default_factory=Counter)
     numbers: Counter[str] = field(default_factory=Counter)
     exceptions: Counter[str] = field(default_factory=Counter)
@@ -61,7 +65,9 @@ class Facts:
         for groups, more in (
             (self.attributes, other.attributes),
             (self.methods, other.methods),
+            (self.plain, other.plain),
             (self.keywords, other.keywords),
+            (self.keys, other.keys),
         ):
             for key, counts in more.items():
                 groups.setdefault(key, Counter()).update(counts)
@@ -169,6 +175,8 @@ class _Walker(ast.NodeVisitor):
     def visit_Call(self, node: ast.Call) -> None:
         if isinstance(node.func, ast.Attribute):
             self._attribute(node.func, self.facts.methods)
+            if not node.args and not node.keywords:
+                self._attribute(node.func, self.facts.plain)
             self.visit(node.func.value)
         else:
             if isinstance(node.func, ast.Name):
@@ -179,6 +187,11 @@ class _Walker(ast.NodeVisitor):
             self.facts.keywords.setdefault(word, Counter()).update(named)
         for child in (*node.args, *node.keywords):
             self.visit(child)
+
+    def visit_Subscript(self, node: ast.Subscript) -> None:
+        if isinstance(node.slice, ast.Constant) and len(repr(node.slice.value)) <= 40:
+            self.facts.keys.setdefault(tail(node.value), Counter())[repr(node.slice.value)] += 1
+        self.generic_visit(node)
 
     def visit_Constant(self, node: ast.Constant) -> None:
         if isinstance(node.value, str) and len(node.value) <= 60 and "\n" not in node.value:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import ast
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from riallm.code.edit import Edit
-from riallm.code.source import Item, Source, is_compound
+from riallm.code.source import Item, Source, header_nodes, is_compound
 
 _LEFT_OUT = frozenset({"ctx", "kind", "type_comment", "type_ignores"})
 _FIELDS: dict[type, tuple[str, ...]] = {}
@@ -141,31 +142,75 @@ def _white(source: Source, offset: int) -> str:
     return line if line.isspace() else ""
 
 
+_LARGE = 600
+"""Characters from which on a statement is checked by the element that changes, not as a whole."""
+
+
 class Checker:
     """Checks edits of one file, keeping the shapes of its unchanged regions."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
         self._before: dict[Region, object | None] = {}
+        self._elements: dict[Item, list[tuple[int, int]]] = {}
 
     def key(self, edit: Edit) -> tuple[int, int, object] | None:
         """Where the edit changes the program and into what; None when it is not Python or changes nothing."""
-        source = self._source
-        region: Region | None = region_of(source, edit.start, edit.end)
+        region: Region | None = region_of(self._source, edit.start, edit.end)
+        assert region is not None
+        if region.end - region.start > _LARGE and (element := self._element(edit)) is not None:
+            found = self._try(element, edit)
+            if found is not None or not any(mark in edit.text for mark in ",=*"):
+                return found or None
+        lines = any("\n" in text or "\r" in text for text in (edit.text, edit.original))
         while region is not None:
-            text = source.text[region.start : region.end]
-            if region not in self._before:
-                self._before[region] = region.parse(text)
-            before = self._before[region]
-            if before is not None:
-                at = edit.start - region.start
-                after = region.parse(text[:at] + edit.text + text[at + len(edit.original) :])
-                if after is not None:
-                    return None if after == before else (region.start, region.end, after)
-                if "\n" not in edit.text and "\r" not in edit.text and "\n" not in edit.original:
-                    return None
-            region = wider(source, region)
+            found = self._try(region, edit)
+            if found is not None:
+                return found or None
+            if not lines and self._before[region] is not None:
+                return None
+            region = wider(self._source, region)
         return None
+
+    def _try(self, region: Region, edit: Edit) -> tuple[int, int, object] | tuple[()] | None:
+        """The key within the region; None when it does not parse there, () when nothing changes."""
+        text = self._source.text[region.start : region.end]
+        if region not in self._before:
+            self._before[region] = region.parse(text)
+        before = self._before[region]
+        if before is None:
+            return None
+        at = edit.start - region.start
+        after = region.parse(text[:at] + edit.text + text[at + len(edit.original) :])
+        if after is None:
+            return None
+        return () if after == before else (region.start, region.end, after)
+
+    def _element(self, edit: Edit) -> Region | None:
+        """The smallest argument or element of a large statement that holds the whole edit."""
+        item = self._source.item_at(edit.start)
+        if item is None:
+            return None
+        if item not in self._elements:
+            self._elements[item] = [self._source.span(node) for node in _elements(item)]
+        around = [span for span in self._elements[item] if span[0] <= edit.start and edit.end <= span[1]]
+        if not around:
+            return None
+        start, end = min(around, key=lambda span: span[1] - span[0])
+        return Region(start=start, end=end, frame=("(", "\n)"), parent=item)
+
+
+def _elements(item: Item) -> Iterator[ast.expr]:
+    """Expressions that stand between commas in an item's own text."""
+    for part in header_nodes(item):
+        for node in ast.walk(part):
+            if isinstance(node, ast.Call):
+                yield from (child for child in node.args if not isinstance(child, ast.Starred | ast.GeneratorExp))
+                yield from (keyword.value for keyword in node.keywords)
+            elif isinstance(node, ast.List | ast.Set | ast.Tuple):
+                yield from (child for child in node.elts if not isinstance(child, ast.Starred))
+            elif isinstance(node, ast.Dict):
+                yield from (child for child in (*node.keys, *node.values) if child is not None)
 
 
 def statement_key(source: Source, edit: Edit) -> str:

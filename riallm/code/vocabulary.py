@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 from riallm.code.facts import BUILTINS, Facts, Signature, facts_of
+from riallm.code.ingredients import Ingredients, ingredients_of
 from riallm.code.scopes import Scope, scope_of
 from riallm.code.source import Function, Item, Source
 
@@ -27,6 +28,7 @@ class _File:
     facts: Facts
     scopes: dict[Function | None, Scope]
     constants: dict[Function | None, Facts]
+    ingredients: dict[Function | None, Ingredients]
 
 
 class Vocabulary:
@@ -51,7 +53,7 @@ class Vocabulary:
     def _file(self, source: Source) -> _File:
         found = self._files.get(source)
         if found is None:
-            found = self._files[source] = _File(facts_of(source), {}, {})
+            found = self._files[source] = _File(facts_of(source), {}, {}, {})
         return found
 
     def facts(self, source: Source) -> Facts:
@@ -127,6 +129,26 @@ class Vocabulary:
     def methods(self, source: Source, node: Item, receiver: str) -> Ranked:
         """Methods called on a receiver of this name, as `attributes`."""
         return self._members(source, node, receiver, "methods")
+
+    def plain_methods(self, source: Source, node: Item, receiver: str) -> Ranked:
+        """Methods called without arguments on a receiver of this name, as `attributes`."""
+        return self._members(source, node, receiver, "plain")
+
+    def keys(self, source: Source, receiver: str) -> Ranked:
+        """Constant subscripts (as written by `repr`) seen on a receiver of this name."""
+        weights: dict[str, float] = {}
+        for groups, weight in ((self.facts(source).keys, 1.0), (self.project.keys, 0.5)):
+            for key, count in groups.get(receiver, Counter()).items():
+                weights.setdefault(key, weight * (0.4 + 0.6 * _damped(count)))
+        return _ranked(weights)
+
+    def ingredients(self, source: Source, node: Item) -> Ingredients:
+        """Texts of the innermost function around an item, of the file's top level outside functions."""
+        function = source.function_of(node)
+        cache = self._file(source).ingredients
+        if function not in cache:
+            cache[function] = ingredients_of(source, function)
+        return cache[function]
 
     def _members(self, source: Source, node: Item, receiver: str, kind: str) -> Ranked:
         if receiver in ("self", "cls"):

@@ -26,7 +26,7 @@ def propose(source: Source, line: int, vocabulary: Vocabulary, *, limit: int = 4
     drafts: list[Edit] = []
     for item in source.items_at(line):
         if not _is_docstring(item):
-            drafts.extend(_drafts(target_of(source, vocabulary, item), line))
+            drafts.extend(_drafts(target_of(source, vocabulary, item, line), line))
     drafts.sort(key=lambda edit: (-edit.prior, edit.start, edit.operator, edit.text))
     checker, seen, kept = Checker(source), set[object](), list[Edit]()
     written: set[tuple[int, int, str]] = set()

@@ -216,10 +216,15 @@ class Target:
         return False
 
 
-def target_of(source: Source, vocabulary: Vocabulary, item: Item) -> Target:
-    """The item with all expressions of its header whose positions can be trusted."""
+_LARGE = 3000
+"""Characters from which on only the expressions on the asked line are looked at: tables of data, mostly."""
+
+
+def target_of(source: Source, vocabulary: Vocabulary, item: Item, line: int | None = None) -> Target:
+    """The item with the expressions of its own text; of a very long one, only those on `line`."""
     target = Target(source=source, vocabulary=vocabulary, item=item)
-    collect = _Collector(source, target.slots)
+    large = source.header_end(item) - source.item_span(item)[0] > _LARGE
+    collect = _Collector(source, target.slots, line if large else None)
     for child in header_nodes(item):
         name, index = _field_of(item, child)
         collect.enter(child, _parent_of(item, child), name, index, frozenset())
@@ -256,14 +261,19 @@ def _parent_of(item: Item, child: ast.AST) -> ast.AST:
 
 
 class _Collector:
-    def __init__(self, source: Source, slots: list[Slot]) -> None:
+    def __init__(self, source: Source, slots: list[Slot], line: int | None) -> None:
         self.source = source
         self.slots = slots
+        self.line = line
 
     def enter(self, node: ast.AST, parent: ast.AST, field: str, index: int, inner: frozenset[str]) -> None:
         """Record an expression and go on into it; annotations and types are left alone."""
         if field in ("annotation", "returns", "type_params") or isinstance(node, ast.pattern):
             return
+        if self.line is not None and isinstance(node, ast.expr | ast.keyword):
+            assert node.end_lineno is not None
+            if not node.lineno <= self.line <= node.end_lineno:
+                return
         if isinstance(node, ast.expr) and not isinstance(node, ast.Slice | ast.Starred | ast.FormattedValue):
             self._record(node, parent, field, index, inner)
         if isinstance(node, ast.Lambda):
