@@ -77,6 +77,32 @@ class Completed:
     tier: Tier = Tier.NONE
 
 
+class ChangeKind(StrEnum):
+    """What happened to a path of the workspace."""
+
+    WRITTEN = "written"
+    DELETED = "deleted"
+    LINK = "link"
+    FOLDER = "folder"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One kept change; `path` is relative to the workspace, with `/`."""
+
+    path: str
+    kind: ChangeKind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Applied:
+    """What was brought home, and what was refused, with the reason."""
+
+    written: tuple[str, ...] = ()
+    deleted: tuple[str, ...] = ()
+    refused: tuple[tuple[str, str], ...] = ()
+
+
 class Running(Protocol):
     """A long-lived command (the warm worker). `stdin`/`stdout` are raw pipes; close() ends all its processes."""
 
@@ -119,6 +145,18 @@ class Sandbox(Protocol):
 
     def write_file(self, path: str, data: bytes) -> None:
         """Put a file where commands see it (staging, not the real folder); UsageError outside the workspace."""
+        ...
+
+    def changes(self) -> tuple[Change, ...]:
+        """What was kept so far (`keep=True` and `write_file`), sorted by path."""
+        ...
+
+    def apply(self, destination: Path | None = None, *, below: str = "") -> Applied:
+        """Write the kept changes into a real folder (default: the workspace), those at or below `below` only.
+
+        No symlink is followed. Refused and told: symlinks that lead out, setuid bits, any `.git` but the content
+        of the top one (never its hooks or config). SandboxError when the folder cannot be written.
+        """
         ...
 
     def close(self) -> None: ...

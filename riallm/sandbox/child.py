@@ -1,0 +1,91 @@
+"""The process that a launcher starts: limits and identity that every tier sets in the same way."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+from collections.abc import Callable
+
+from riallm.sandbox import kernel
+from riallm.sandbox.cgroup import Group
+from riallm.sandbox.spec import Spec, drop_uid
+
+_AS_LEAST = 4 << 30
+_AS_FACTOR = 8
+
+
+class Child:
+    """One started process, its control group (None: none to be had), and how its end is told."""
+
+    def __init__(self, spec: Spec, group: Group | None) -> None:
+        self.spec = spec
+        self.group = group
+        self.pid = 0
+
+    def start(self) -> None:
+        """Start the command; OSError when the sandbox could not be set up."""
+        raise NotImplementedError
+
+    def finish(self, status: int) -> tuple[int | None, bool]:
+        """(return code, program missing) from the wait status; a code of None: the sandbox itself failed."""
+        return os.waitstatus_to_exitcode(status), False
+
+    def spawn(self, become: Callable[[], None]) -> None:
+        """Fork and let the child run `become`, which ends in exec; an error in it is raised here."""
+        read, write = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            text = "ended without starting anything"
+            try:
+                become()
+            except BaseException as error:
+                text = f"{type(error).__name__}: {error}"
+            with contextlib.suppress(OSError):
+                os.write(write, text.encode("utf-8", "replace")[:4000])
+            os._exit(126)
+        os.close(write)
+        with os.fdopen(read, "rb") as file:
+            message = file.read()
+        if message:
+            raise OSError(message.decode("utf-8", "replace"))
+
+    def drop(self) -> None:
+        """In the child: join the group, set limits, give up root. Descriptors and environment are the caller's."""
+        if self.group is not None:
+            self.group.join()
+        for number in (signal.SIGPIPE, signal.SIGXFSZ):
+            signal.signal(number, signal.SIG_DFL)
+        with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+            file.write("1000")
+        spec = self.spec
+        limits = {
+            resource.RLIMIT_CORE: 0,
+            resource.RLIMIT_FSIZE: spec.disk_bytes,
+            resource.RLIMIT_NOFILE: spec.open_files,
+            resource.RLIMIT_MEMLOCK: 1 << 20,
+            resource.RLIMIT_MSGQUEUE: 1 << 20,
+        }
+        if self.group is None:
+            # address space is far from memory used: threads and allocators reserve much that they never touch
+            limits[resource.RLIMIT_AS] = max(_AS_LEAST, _AS_FACTOR * spec.memory_bytes)
+        for kind, value in limits.items():
+            _, hard = resource.getrlimit(kind)
+            value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+            resource.setrlimit(kind, (value, value))
+        os.umask(0o022)
+        uid = drop_uid()
+        if uid is not None:
+            os.setgroups([])
+            os.setresgid(uid, uid, uid)
+            os.setresuid(uid, uid, uid)
+        kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def limit_processes(process: int, count: int) -> None:
+    """Let the user of `process`, inside its own user namespace, have at most `count` processes.
+
+    Set from outside once the namespace stands: set before, it would count all processes of the user.
+    """
+    resource.prlimit(process, resource.RLIMIT_NPROC, (count, count))

@@ -1,0 +1,215 @@
+"""The trusted end of a launch: starts the launcher, moves the bytes, and makes sure that it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import selectors
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, Protocol
+
+from riallm.core.errors import SandboxError
+from riallm.sandbox.output import Capture
+from riallm.sandbox.spec import Result, Spec, receive, send
+
+_HOME = str(Path(__file__).resolve().parents[2])
+_PROGRAM = (
+    "import sys; sys.path.append(sys.argv[1]); from riallm.sandbox.launch import main; sys.exit(main(sys.argv[2:]))"
+)
+_PATIENCE = 20.0  # seconds that the launcher may take to end everything before it is killed itself
+_FLOOD = 256  # times the kept output: past this a command is ended
+_PIECE = 1 << 16
+_NOT_STARTED = b"bwrap: execvp "  # how bubblewrap says that a program is missing or no program
+
+
+class Sink(Protocol):
+    """Where output goes as it comes."""
+
+    total: int
+
+    def add(self, data: bytes) -> None: ...
+
+
+class Launcher:
+    """One launcher process with the pipes of its command."""
+
+    def __init__(self, spec: Spec) -> None:
+        ours, theirs = socket.socketpair()
+        self.spec = spec
+        self.channel = ours
+        self.details: Mapping[str, str] = {}
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-c", _PROGRAM, _HOME, str(theirs.fileno())],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,
+                env={},
+                cwd="/",
+            )
+        self.stdin, self.stdout, self.stderr = _pipes(self.process)
+        try:
+            ours.settimeout(_PATIENCE)
+            send(ours, spec)
+            first = self.next()
+            if first.failure:
+                raise SandboxError(f"{first.failure}; {self._words()}")
+            self.details = first.details
+            ours.settimeout(None)
+        except BaseException:
+            self.close()
+            raise
+
+    def next(self) -> Result:
+        """The launcher's next message; SandboxError when it failed or ended without one."""
+        try:
+            message = receive(self.channel)
+        except (ConnectionResetError, TimeoutError):
+            message = None
+        if message is None:
+            raise SandboxError(f"the launcher of the {self.spec.tier} tier ended without a result; {self._words()}")
+        return Result(**message)
+
+    def _words(self) -> str:
+        with contextlib.suppress(OSError, ValueError):
+            os.set_blocking(self.stderr.fileno(), False)
+            text = (self.stderr.read() or b"").decode("utf-8", "replace").strip()
+            if text:
+                return f"it said: {text[-2000:]}"
+        return "it said nothing more"
+
+    def has_message(self) -> bool:
+        """Whether `next` would not wait."""
+        return bool(select.select([self.channel], [], [], 0)[0])
+
+    def end(self) -> None:
+        """Tell the launcher to end everything, without waiting for it."""
+        with contextlib.suppress(OSError):
+            self.channel.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        """Tell the launcher to end everything (it sees its channel closed), and wait until it has."""
+        self.channel.close()
+        for pipe in (self.stdin, self.stdout, self.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                pipe.close()
+        try:
+            self.process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes], IO[bytes]]:
+    assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+    return process.stdin, process.stdout, process.stderr
+
+
+def converse(launcher: Launcher, stdin: bytes, stdout: Sink, stderr: Sink, output_bytes: int) -> tuple[Result, bool]:
+    """Feed the command, drain it, wait for its result; and tell whether it was ended for too much output."""
+    most = max(_FLOOD * output_bytes, 64 << 20)
+    result: Result | None = None
+    flooded, closing = False, 0.0
+    seconds = launcher.spec.seconds
+    latest = time.monotonic() + seconds + _PATIENCE if seconds else float("inf")
+    feed = memoryview(stdin)
+    words = _Words(stderr)
+    with selectors.DefaultSelector() as selector:
+        selector.register(launcher.channel, selectors.EVENT_READ)
+        for pipe, sink in ((launcher.stdout, stdout), (launcher.stderr, words)):
+            selector.register(pipe, selectors.EVENT_READ, sink)
+        if feed:
+            os.set_blocking(launcher.stdin.fileno(), False)
+            selector.register(launcher.stdin, selectors.EVENT_WRITE)
+        else:
+            launcher.stdin.close()
+        while len(selector.get_map()) and not (result and time.monotonic() > closing):
+            if time.monotonic() > latest:
+                raise SandboxError(f"the command did not end {_PATIENCE:g} s after its time limit of {seconds:g} s")
+            for key, _ in selector.select(0.5):
+                if key.fileobj is launcher.channel:
+                    result = launcher.next()
+                    closing = time.monotonic() + 1.0  # everything is dead by now: what is in the pipes is all
+                    selector.unregister(launcher.channel)
+                elif key.fileobj is launcher.stdin:
+                    feed = _feed(selector, launcher.stdin, feed)
+                else:
+                    _drain(selector, key.fd, key.data)
+            if not flooded and stdout.total + stderr.total > most:
+                flooded = True
+                launcher.channel.shutdown(socket.SHUT_WR)
+    if result is None:
+        raise SandboxError("the launcher ended without a result")
+    if result.failure:
+        if words.first.startswith(_NOT_STARTED):
+            return replace(result, failure="", missing=True), flooded
+        raise SandboxError(f"{result.failure}; it said: {words.first.decode('utf-8', 'replace').strip() or 'nothing'}")
+    return result, flooded
+
+
+class _Words:
+    """Passes output on and remembers how it began."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self.first = b""
+        self.total = 0
+
+    def add(self, data: bytes) -> None:
+        self.total += len(data)
+        self.first = (self.first + data)[:2000] if len(self.first) < 2000 else self.first
+        self._sink.add(data)
+
+
+def _feed(selector: selectors.BaseSelector, pipe: IO[bytes], feed: memoryview) -> memoryview:
+    try:
+        feed = feed[os.write(pipe.fileno(), feed[:_PIECE]) :]
+    except BrokenPipeError:
+        feed = feed[:0]
+    if not feed:
+        selector.unregister(pipe)
+        pipe.close()
+    return feed
+
+
+def _drain(selector: selectors.BaseSelector, descriptor: int, sink: Sink) -> None:
+    data = os.read(descriptor, _PIECE)
+    if data:
+        sink.add(data)
+    else:
+        selector.unregister(descriptor)
+
+
+class StderrTail:
+    """Drains a pipe in the background and keeps its head and tail."""
+
+    def __init__(self, pipe: IO[bytes], limit: int) -> None:
+        self._capture = Capture(limit)
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._drain, args=(pipe,), daemon=True)
+        self._thread.start()
+
+    def _drain(self, pipe: IO[bytes]) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            while data := os.read(pipe.fileno(), _PIECE):
+                with self._lock:
+                    self._capture.add(data)
+
+    def text(self) -> str:
+        """What was kept so far."""
+        with self._lock:
+            return self._capture.text()
+
+    def join(self) -> None:
+        """Wait for the end of the stream."""
+        self._thread.join(1.0)

@@ -1,0 +1,95 @@
+"""Looking on from outside while a command runs: memory where no control group counts it, and full disks."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections import defaultdict
+
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+def descendants(root: int) -> list[int]:
+    """Ids of all processes below `root`."""
+    found: list[int] = []
+    queue = [root]
+    try:
+        while queue:
+            children = _children(queue.pop())
+            found += children
+            queue += children
+    except FileNotFoundError:  # a kernel without CONFIG_PROC_CHILDREN
+        return _descendants_by_scan(root)
+    return found
+
+
+def _children(process: int) -> list[int]:
+    try:
+        threads = os.listdir(f"/proc/{process}/task")
+    except (FileNotFoundError, ProcessLookupError):  # it is gone
+        return []
+    found: list[int] = []
+    for thread in threads:
+        try:
+            with open(f"/proc/{process}/task/{thread}/children", "rb") as file:
+                found += map(int, file.read().split())
+        except (FileNotFoundError, ProcessLookupError):
+            if os.path.exists(f"/proc/{process}/task/{thread}/stat"):
+                raise
+    return found
+
+
+def _descendants_by_scan(root: int) -> list[int]:
+    children: dict[int, list[int]] = defaultdict(list)
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            parent = _parent(name)
+            if parent is not None:
+                children[parent].append(int(name))
+    found, queue = [], [root]
+    while queue:
+        for child in children.get(queue.pop(), ()):
+            found.append(child)
+            queue.append(child)
+    return found
+
+
+def memory_used(processes: list[int]) -> int:
+    """Bytes of memory of these processes together that are not files: pages shared by fork count in each."""
+    total = 0
+    for process in processes:
+        with contextlib.suppress(OSError, ValueError, IndexError), open(f"/proc/{process}/statm", "rb") as file:
+            fields = file.read().split()
+            total += (int(fields[1]) - int(fields[2])) * _PAGE
+    return total
+
+
+def memory_shared_out(processes: list[int]) -> int:
+    """The same with shared pages divided among their users (slower); what may not be read counts in full."""
+    total = 0
+    for process in processes:
+        try:
+            with open(f"/proc/{process}/smaps_rollup", "rb") as file:
+                total += sum(int(line.split()[1]) << 10 for line in file if line.startswith(b"Pss_Anon:"))
+        except (OSError, ValueError, IndexError):
+            total += memory_used([process])
+    return total
+
+
+def is_full(mounts: tuple[bytes, ...]) -> bool:
+    """Whether one of these mounts has no room left for data or for another file."""
+    for path in mounts:
+        with contextlib.suppress(OSError):
+            state = os.statvfs(path)
+            if state.f_blocks and (state.f_bfree * state.f_bsize < 65536 or state.f_ffree < 2):
+                return True
+    return False
+
+
+def _parent(name: str) -> int | None:
+    try:
+        with open(f"/proc/{name}/stat", "rb") as file:
+            text = file.read()
+        return int(text[text.rindex(b")") + 2 :].split()[1])
+    except (OSError, ValueError, IndexError):
+        return None
