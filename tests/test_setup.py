@@ -161,3 +161,20 @@ def test_make_says_when_there_is_no_python_at_all(machine: Machine) -> None:
     done = make("python", path=str(machine.bin))
     assert done.returncode != 0
     assert "none of python3" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.net
+@pytest.mark.timeout(400)
+def test_a_bare_clone_sets_up_and_repairs_its_example(tmp_path: Path) -> None:
+    """`make run` as on a fresh machine: no environment but PATH, a home of its own and what pip needs here."""
+    clone = tmp_path / "a bare clone"
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
+    env = {key: value for key, value in os.environ.items() if key == "PATH" or key.startswith("PIP_") or "proxy" in key}
+    done = subprocess.run(
+        ["make", "run"], cwd=clone, env={**env, "HOME": str(tmp_path)}, capture_output=True, text=True, timeout=360
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "semver.py" in done.stdout
+    changed = subprocess.run(["git", "status", "--porcelain"], cwd=clone, capture_output=True, text=True, check=True)
+    assert changed.stdout == ""
