@@ -14,7 +14,7 @@ from riallm.agent.repair.records import Project
 from riallm.core.errors import ProjectError, UsageError
 
 SKIPPED_FOLDERS = frozenset(
-    "__pycache__ node_modules site-packages build dist venv env .venv .tox .nox .git .hg .mypy_cache .eggs".split()
+    ("__pycache__", "node_modules", "site-packages", "build", "dist", "venv", "env")  # and all hidden ones
 )
 NOT_SOURCES = frozenset({"setup.py", "conftest.py", "noxfile.py", "tasks.py"})
 TEST_FOLDERS = frozenset({"test", "tests", "testing", "unittests"})
@@ -156,7 +156,7 @@ def prefixes(python: Path, root: Path) -> tuple[Path, ...]:
             for line in link.read_text("utf-8", "replace").splitlines():
                 if line.startswith(("/", ".")) and (place := (link.parent / line.strip()).resolve()).is_dir():
                     found.append(place)
-    kept = []
+    kept: list[Path] = []
     for place in found:
         inside = any(place.is_relative_to(other) for other in (root, *kept))
         if not inside and place not in (Path("/usr"), Path("/")):

@@ -24,6 +24,8 @@ ARMS = ("random", "prior", "model")
 MODEL_WEIGHT = 0.5  # on the log-likelihood ratio: the prior has weighed the filling once already
 MODEL_RANGE = 12.0  # nats; beyond this a ratio says "strange", not "stranger"
 SMELL_PENALTY = 100.0  # more than any difference of the other terms
+PLACE_WEIGHT = 0.5  # of suspicion among patches that pass
+SIZE_WEIGHT = 0.02  # a character of replaced and new text
 
 
 def order(
@@ -64,3 +66,20 @@ def likelihood_gains(program: Program, candidates: Sequence[Candidate], client: 
         for candidate, value in zip(group, new, strict=True):
             gains[candidate.key] = value - old
     return gains
+
+
+def prefer(
+    program: Program, plausible: Sequence[Candidate], *, arm: str, client: Client | None = None
+) -> list[Candidate]:
+    """Candidates that passed, the most believable first: as `order`, but the tests have spoken on the place,
+    so suspicion counts for less, and of two patches the smaller one is believed."""
+    if arm == "random":
+        return list(plausible)
+    gains = likelihood_gains(program, plausible, client) if arm == "model" else {}
+
+    def belief(candidate: Candidate) -> float:
+        size = len(candidate.edit.text) + len(candidate.edit.original)
+        place = (PLACE_WEIGHT - 1.0) * math.log(candidate.suspicion)
+        return score(candidate, gains.get(candidate.key, 0.0)) + place - SIZE_WEIGHT * size
+
+    return sorted(plausible, key=lambda candidate: (-belief(candidate), candidate.key))
