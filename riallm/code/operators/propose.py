@@ -12,6 +12,9 @@ from riallm.code.regions import Checker
 from riallm.code.source import Source
 from riallm.code.vocabulary import Vocabulary
 
+_Draft = tuple[float, int, int, str, str]
+"""Negative prior, start, end, text, operator: sorts by itself into the order of proposal."""
+
 _ELSEWHERE = 0.3
 """Weight of a change on another line of the same statement, against one on the line itself."""
 
@@ -23,22 +26,30 @@ def propose(source: Source, line: int, vocabulary: Vocabulary, *, limit: int = 4
     the operator's share of real fixes times the filling's share among the operator's changes here. The same
     input always gives the same list. Lines that hold no code give none.
     """
-    drafts: list[Edit] = []
+    drafts: list[_Draft] = []
     for item in source.items_at(line):
         if not _is_docstring(item):
             drafts.extend(_drafts(target_of(source, vocabulary, item, line), line))
-    drafts.sort(key=lambda edit: (-edit.prior, edit.start, edit.operator, edit.text))
+    drafts.sort()
     checker, seen, kept = Checker(source), set[object](), list[Edit]()
     written: set[tuple[int, int, str]] = set()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for edit in drafts:
+        for prior, start, end, text, operator in drafts:
             if len(kept) >= limit:
                 break
-            text = (edit.start, edit.end, edit.text)
-            if text in written:
+            if (start, end, text) in written:
                 continue
-            written.add(text)
+            written.add((start, end, text))
+            edit = Edit(
+                path=source.path,
+                start=start,
+                original=source.text[start:end],
+                text=text,
+                line=source.line_of(start),
+                operator=operator,
+                prior=-prior,
+            )
             key = checker.key(edit)
             if key is not None and key not in seen:
                 seen.add(key)
@@ -52,7 +63,7 @@ def categorise(operator: str) -> str:
     return "infill" if row is None else row.family
 
 
-def _drafts(target: Target, line: int) -> list[Edit]:
+def _drafts(target: Target, line: int) -> list[_Draft]:
     source = target.source
     low = source.line_starts[line - 1]
     high = source.line_end(low)
@@ -63,20 +74,11 @@ def _drafts(target: Target, line: int) -> list[Edit]:
             for change in row.run(target)
         ]
         total = sum(weight for _, weight in changes)
-        for change, weight in changes:
-            original = source.text[change.start : change.end]
-            if original != change.text:
-                drafts.append(
-                    Edit(
-                        path=source.path,
-                        start=change.start,
-                        original=original,
-                        text=change.text,
-                        line=source.line_of(change.start),
-                        operator=name,
-                        prior=row.share * weight / total,
-                    )
-                )
+        drafts += [
+            (-row.share * weight / total, change.start, change.end, change.text, name)
+            for change, weight in changes
+            if source.text[change.start : change.end] != change.text
+        ]
     return drafts
 
 

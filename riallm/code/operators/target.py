@@ -64,6 +64,20 @@ _CONDITIONS: frozenset[tuple[type, str]] = frozenset(
 _TIGHT = (ast.Name, ast.Attribute, ast.Call, ast.Subscript, ast.Constant, ast.List, ast.Dict, ast.Set, ast.ListComp)
 
 
+def grown(text: str, start: int, end: int, low: int) -> tuple[int, int]:
+    """The span with the pairs of parentheses around it that begin at `low` or later."""
+    while True:
+        left = start - 1
+        while left >= low and text[left].isspace():
+            left -= 1
+        right = end
+        while right < len(text) and text[right].isspace():
+            right += 1
+        if left < low or right >= len(text) or text[left] != "(" or text[right] != ")":
+            return start, end
+        start, end = left, right + 1
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Slot:
     """An expression and where it stands: `getattr(parent, field)` is the node, or holds it at `index`.
