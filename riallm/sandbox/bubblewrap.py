@@ -59,7 +59,10 @@ class Bubblewrap(Child):
     def _become(self, args: list[str], passed: tuple[int, ...]) -> None:
         for descriptor in passed:
             os.set_inheritable(descriptor, True)
-        self.drop()
+        if self.group is not None:
+            self.group.join()
+        self.limit()
+        self.become_user()
         os.execve(self.spec.bubblewrap, args, {})
 
     def _inner(self) -> int:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import resource
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from riallm.sandbox import kernel
 from riallm.sandbox.cgroup import Group
@@ -14,6 +14,7 @@ from riallm.sandbox.spec import Spec, drop_uid
 
 _AS_LEAST = 4 << 30
 _AS_FACTOR = 8
+_NOT_STARTED = "exec: "
 
 
 class Child:
@@ -23,6 +24,8 @@ class Child:
         self.spec = spec
         self.group = group
         self.pid = 0
+        self.errors = -1
+        self.missing = False
 
     def start(self) -> None:
         """Start the command; OSError when the sandbox could not be set up."""
@@ -30,11 +33,14 @@ class Child:
 
     def finish(self, status: int) -> tuple[int | None, bool]:
         """(return code, program missing) from the wait status; a code of None: the sandbox itself failed."""
-        return os.waitstatus_to_exitcode(status), False
+        return os.waitstatus_to_exitcode(status), self.missing
 
     def spawn(self, become: Callable[[], None]) -> None:
-        """Fork and let the child run `become`, which ends in exec; an error in it is raised here."""
-        read, write = os.pipe()
+        """Fork and let the child run `become`, which ends in `exec_command`; an error in it is raised here.
+
+        `become` may close `self.errors` by itself where the process does not turn into another program.
+        """
+        read, self.errors = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
             text = "ended without starting anything"
@@ -42,19 +48,32 @@ class Child:
                 become()
             except BaseException as error:
                 text = f"{type(error).__name__}: {error}"
-            with contextlib.suppress(OSError):
-                os.write(write, text.encode("utf-8", "replace")[:4000])
+            self.report(text)
             os._exit(126)
-        os.close(write)
+        os.close(self.errors)
         with os.fdopen(read, "rb") as file:
-            message = file.read()
-        if message:
-            raise OSError(message.decode("utf-8", "replace"))
+            message = file.read().decode("utf-8", "replace")
+        if message.startswith(_NOT_STARTED):
+            self.missing = True
+        elif message:
+            raise OSError(message)
 
-    def drop(self) -> None:
-        """In the child: join the group, set limits, give up root. Descriptors and environment are the caller's."""
-        if self.group is not None:
-            self.group.join()
+    def report(self, text: str) -> None:
+        """In the child: tell the launcher why nothing was started."""
+        with contextlib.suppress(OSError):
+            os.write(self.errors, text.encode("utf-8", "replace")[:4000])
+
+    def exec_command(self, argv: Sequence[str], cwd: str, env: Mapping[str, str]) -> None:
+        """In the child: become the command, or tell why not."""
+        os.chdir(cwd)
+        try:
+            os.execvpe(argv[0], list(argv), dict(env))
+        except OSError as error:
+            self.report(_NOT_STARTED + str(error))
+            os._exit(127)
+
+    def limit(self) -> None:
+        """In the child: the limits that are the same in every tier."""
         for number in (signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(number, signal.SIG_DFL)
         with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
@@ -71,16 +90,24 @@ class Child:
             # address space is far from memory used: threads and allocators reserve much that they never touch
             limits[resource.RLIMIT_AS] = max(_AS_LEAST, _AS_FACTOR * spec.memory_bytes)
         for kind, value in limits.items():
-            _, hard = resource.getrlimit(kind)
-            value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-            resource.setrlimit(kind, (value, value))
+            set_limit(kind, value)
         os.umask(0o022)
+
+    def become_user(self) -> None:
+        """In the child: give up root for good, if we have it, and die when the launcher dies."""
         uid = drop_uid()
         if uid is not None:
             os.setgroups([])
             os.setresgid(uid, uid, uid)
             os.setresuid(uid, uid, uid)
         kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def set_limit(kind: int, value: int) -> None:
+    """Set a limit of this process for good, no higher than it may be."""
+    _, hard = resource.getrlimit(kind)
+    value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    resource.setrlimit(kind, (value, value))
 
 
 def limit_processes(process: int, count: int) -> None:

@@ -136,13 +136,17 @@ def load_seccomp(program: bytes) -> None:
     prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.addressof(head))
 
 
-def drop_capabilities() -> None:
-    """Empty the bounding, ambient, inheritable, permitted and effective sets; what is not held is passed over."""
+def drop_bounding_set() -> None:
+    """Make sure that no capability can ever come back through exec. Before giving up root; needs CAP_SETPCAP."""
     for capability in range(LAST_CAP + 1):
         try:
             prctl(PR_CAPBSET_DROP, capability)
         except OSError:  # numbers above the kernel's last one, or no right to drop: then there is nothing to keep
             break
+
+
+def clear_capabilities() -> None:
+    """Empty the ambient, inheritable, permitted and effective sets."""
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
     header = ctypes.create_string_buffer(struct.pack("=Ii", 0x20080522, 0), 8)
     _check(_libc.capset(header, ctypes.create_string_buffer(24)), "capset")

@@ -16,7 +16,7 @@ import sys
 import time
 from typing import Any
 
-from riallm.sandbox import bubblewrap, cgroup, copies, kernel, layer, root, watch
+from riallm.sandbox import bubblewrap, cgroup, copies, kernel, layer, namespaces, plain, root, watch
 from riallm.sandbox.child import Child
 from riallm.sandbox.spec import Result, Spec, drop_uid, receive, send
 
@@ -32,8 +32,10 @@ class Launch:
         self.stopped = ""
         self.details: dict[str, str] = {}
         self._tree: root.Tree | None = None
+        self._work: copies.Snapshot | None = None
         self._stage = os.open(spec.staging, os.O_PATH | os.O_DIRECTORY) if spec.staging else -1
         self._group: cgroup.Group | None = None
+        self._room = 0
 
     def run(self) -> Result:
         """Run to the end. Never raises for what the command does; OSError when the sandbox fails."""
@@ -70,10 +72,17 @@ class Launch:
         return Result(returncode=code, stopped=self.stopped, seconds=seconds, missing=missing, details=self.details)
 
     def _prepare(self) -> Child:
+        spec, group = self.spec, self._group
+        if spec.tier in ("landlock", "none"):
+            self._work = plain.prepare(spec)
+            self._room = watch.disk_used(spec.scratch) + spec.disk_bytes
+            self.details["workspace"] = "private copy at another path"
+            return plain.Plain(spec, group)
         root.enter_private_namespace()
-        self._tree = root.build(self.spec, bubblewrap.ACCOUNT)
+        account = bubblewrap.ACCOUNT if spec.tier == "bubblewrap" else namespaces.account()
+        self._tree = root.build(spec, account)
         self.details |= self._tree.details
-        return bubblewrap.Bubblewrap(self.spec, self._group)
+        return (bubblewrap.Bubblewrap if spec.tier == "bubblewrap" else namespaces.Namespaces)(spec, group)
 
     def _wait(self, pid: int, started: float) -> int:
         """Wait for the command and return its wait status; sets `stopped` when a limit ended it."""
@@ -96,6 +105,9 @@ class Launch:
             looked = time.monotonic()
             if self._group is None and self._over_memory():
                 self.stopped = "memory"
+                break
+            if self._work is not None and watch.disk_used(self.spec.scratch) > self._room:
+                self.stopped = "disk"
                 break
             pause = max(_LOOK_EVERY, 20 * (time.monotonic() - looked))
         os.close(process)
@@ -120,11 +132,12 @@ class Launch:
 
     def _gather(self) -> None:
         stage = b"/proc/self/fd/%d" % self._stage
-        assert self._tree is not None
-        if self._tree.copied is None:
-            layer.merge(root.UPPER, stage, drop_uid())
+        if self._work is not None:
+            copies.collect(os.fsencode(plain.workspace(self.spec)), self._work, stage, drop_uid())
+        elif self._tree is not None and self._tree.copied is not None:
+            copies.collect(root.COPY, self._tree.copied, stage, drop_uid())
         else:
-            copies.collect(os.path.dirname(root.UPPER) + b"/merged", self._tree.copied, stage, drop_uid())
+            layer.merge(root.UPPER, stage, drop_uid())
 
 
 def end_all(group: cgroup.Group | None) -> None:

@@ -19,11 +19,12 @@ SCRATCH = b"/tmp"
 ROOT = SCRATCH + b"/root"
 SHM = SCRATCH + b"/shm"
 UPPER = SCRATCH + b"/layer/upper"
+COPY = SCRATCH + b"/layer/merged"
 _LOWER = SCRATCH + b"/lower"
 _STAGE = SCRATCH + b"/stage"
 
 _SYSTEM = (b"bin", b"sbin", b"lib", b"lib32", b"lib64", b"libx32", b"nix")
-_ETC = (
+ETC = (
     b"ld.so.cache", b"ld.so.conf", b"ld.so.conf.d", b"alternatives", b"localtime", b"timezone", b"mime.types",
     b"protocols", b"services", b"ssl/certs", b"ssl/openssl.cnf", b"python3", b"os-release", b"debian_version",
 )  # fmt: skip
@@ -38,11 +39,6 @@ class Tree:
     sized: tuple[bytes, ...]
     copied: copies.Snapshot | None = None
     details: dict[str, str] = field(default_factory=dict)
-
-
-def inside_uid() -> int:
-    """The uid that a command sees as its own in the tier of own namespaces."""
-    return os.geteuid() if drop_uid() is None else drop_uid() or 0
 
 
 def enter_private_namespace() -> None:
@@ -73,9 +69,9 @@ def build(spec: Spec, account: tuple[int, int]) -> Tree:
     # inner folders are part of the workspace; only a private copy leaves them out and needs them as mounts
     trees = {path: _clone_owned(path)[0] for path in [*outer, *inner]}
     system = {name: kernel.open_tree(b"/" + name) for name in (b"usr", *_SYSTEM) if _real_folder(b"/" + name)}
-    etc = {name: kernel.open_tree(b"/etc/" + name) for name in _ETC if _bindable(b"/etc/" + name)}
+    etc = {name: kernel.open_tree(b"/etc/" + name) for name in ETC if _bindable(b"/etc/" + name)}
     links = {b"/" + n: os.readlink(b"/" + n) for n in _SYSTEM if os.path.islink(b"/" + n)}
-    links |= {b"/etc/" + n: os.readlink(b"/etc/" + n) for n in _ETC if os.path.islink(b"/etc/" + n)}
+    links |= {b"/etc/" + n: os.readlink(b"/etc/" + n) for n in ETC if os.path.islink(b"/etc/" + n)}
 
     _tmpfs(SCRATCH, 4 << 20, "0755", 4096)
     for folder in (ROOT, SHM, SCRATCH + b"/layer", _LOWER, _STAGE):
@@ -156,7 +152,7 @@ class _Layer:
         source = b"/proc/self/fd/%d" % self.source
         needed = copies.measure(source, self.left_out, os.fsencode(self.spec.workspace))
         _tmpfs(layer, self.spec.disk_bytes + needed, "0755")
-        target = layer + b"/merged"
+        target = COPY
         os.mkdir(target)
         self._own(target)
         snapshot = copies.make(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Self
 
@@ -26,6 +27,21 @@ _CLEAN_ENV = {
 }
 _NOT_A_WORKSPACE = ("/", "/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc", "/dev", "/proc", "/sys", "/tmp", "/run")
 _NOT_FOUND = 127
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """How a command ended, its output aside. moved: where the workspace stood inside, and where it really is."""
+
+    returncode: int
+    stopped: Stop | None
+    seconds: float
+    missing: bool
+    moved: tuple[str, str]
+
+    def shown(self, text: str) -> str:
+        """`text` with the workspace's own path where the command saw that of its copy."""
+        return text.replace(*self.moved) if self.moved[0] else text
 
 
 class Started:
@@ -86,14 +102,13 @@ class LaunchedSandbox:
         """Run to its end or to a limit; see `base.Sandbox.exec`."""
         limits = limits or self.policy.limits
         stdout, stderr = Capture(limits.output_bytes), Capture(limits.output_bytes)
-        result, flooded = self.stream(argv, stdout, stderr, cwd=cwd, stdin=stdin, limits=limits, keep=keep)
-        stopped = Stop.OUTPUT if flooded else _stop(result)
-        code, err = result.returncode, stderr.text()
-        if result.missing:
-            code, err = _NOT_FOUND, f"{argv[0]}: cannot be started: no such program in the sandbox\n"
+        ended = self.stream(argv, stdout, stderr, cwd=cwd, stdin=stdin, limits=limits, keep=keep)
+        err = ended.shown(stderr.text())
+        if ended.missing:
+            err = f"{argv[0]}: cannot be started: no such program in the sandbox\n"
         return Completed(
-            argv=tuple(argv), returncode=code, stdout=stdout.text(), stderr=err, seconds=result.seconds,
-            stopped=stopped, tier=self.tier,
+            argv=tuple(argv), returncode=ended.returncode, stdout=ended.shown(stdout.text()), stderr=err,
+            seconds=ended.seconds, stopped=ended.stopped, tier=self.tier,
         )  # fmt: skip
 
     def stream(
@@ -106,17 +121,29 @@ class LaunchedSandbox:
         stdin: bytes = b"",
         limits: Limits | None = None,
         keep: bool = False,
-    ) -> tuple[Result, bool]:
-        """Like `exec`, handing raw output to the sinks as it comes; also whether it was ended for too much of it."""
+    ) -> Ended:
+        """Like `exec`, handing raw output to the sinks as it comes."""
         limits = limits or self.policy.limits
         if keep:
             self._own_staging()
-        launcher = Launcher(self._spec(argv, cwd, limits, limits.seconds, keep))
+        spec = self._spec(argv, cwd, limits, limits.seconds, keep)
         try:
-            self.details = launcher.details
-            return converse(launcher, stdin, stdout, stderr, limits.output_bytes)
+            launcher = Launcher(spec)
+            try:
+                self.details = launcher.details
+                result, flooded = converse(launcher, stdin, stdout, stderr, limits.output_bytes)
+            finally:
+                launcher.close()
         finally:
-            launcher.close()
+            if spec.scratch:
+                layer.remove(os.fsencode(spec.scratch))
+        return Ended(
+            returncode=_NOT_FOUND if result.missing else result.returncode,
+            stopped=Stop.OUTPUT if flooded else _stop(result),
+            seconds=result.seconds,
+            missing=result.missing,
+            moved=(f"{spec.scratch}/work", spec.workspace) if spec.scratch else ("", ""),
+        )
 
     def start(self, argv: Sequence[str], *, cwd: Path | None = None, limits: Limits | None = None) -> Started:
         """Start and leave running; see `base.Sandbox.start`."""
@@ -174,7 +201,17 @@ class LaunchedSandbox:
             cwd=str(cwd.resolve() if cwd else self._workspace), seconds=seconds,
             memory_bytes=limits.memory_bytes, disk_bytes=limits.disk_bytes, processes=limits.processes,
             open_files=limits.open_files, bubblewrap=self._bubblewrap, disable_userns=self._disable_userns,
+            scratch=self._scratch(),
         )  # fmt: skip
+
+    def _scratch(self) -> str:
+        """A fresh folder for the tiers that work in a private copy on disk; its parents can be passed through."""
+        if self.tier not in (Tier.LANDLOCK, Tier.NONE):
+            return ""
+        self._private.chmod(0o711)
+        scratch = tempfile.mkdtemp(dir=self._private, prefix="run-")
+        os.chmod(scratch, 0o711)
+        return scratch
 
     def _own_staging(self) -> Path:
         """The staging folder, for changing it: a fresh copy while a running command has the old one mounted."""

@@ -76,6 +76,23 @@ def memory_shared_out(processes: list[int]) -> int:
     return total
 
 
+def disk_used(folder: str) -> int:
+    """Bytes on disk of everything below `folder`, as far as it can be seen."""
+    total = 0
+    queue = [folder]
+    while queue:
+        try:
+            entries = list(os.scandir(queue.pop()))
+        except OSError:
+            continue
+        for entry in entries:
+            with contextlib.suppress(OSError):
+                total += entry.stat(follow_symlinks=False).st_blocks * 512
+                if entry.is_dir(follow_symlinks=False):
+                    queue.append(entry.path)
+    return total
+
+
 def is_full(mounts: tuple[bytes, ...]) -> bool:
     """Whether one of these mounts has no room left for data or for another file."""
     for path in mounts:
@@ -93,3 +110,13 @@ def _parent(name: str) -> int | None:
         return int(text[text.rindex(b")") + 2 :].split()[1])
     except (OSError, ValueError, IndexError):
         return None
+
+
+def threads_of(uid: int) -> int:
+    """How many threads the processes of a user have, all together."""
+    total = 0
+    for name in os.listdir("/proc"):
+        with contextlib.suppress(OSError):
+            if name.isdigit() and os.stat(f"/proc/{name}").st_uid == uid:
+                total += len(os.listdir(f"/proc/{name}/task"))
+    return total
