@@ -47,6 +47,7 @@ class Bubblewrap(Child):
             self.spec, filter_fd=filter_read, status_fd=self._write_status, block_fd=block_read,
             disable_userns=self.spec.disable_userns,
         )  # fmt: skip
+        self.kept = set(passed)
         self.spawn(lambda: self._become(args, passed))
         for descriptor in passed:
             os.close(descriptor)

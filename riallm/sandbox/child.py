@@ -26,6 +26,7 @@ class Child:
         self.pid = 0
         self.errors = -1
         self.missing = False
+        self.kept: set[int] = set()  # descriptors that the child needs beside stdin, stdout and stderr
 
     def start(self) -> None:
         """Start the command; OSError when the sandbox could not be set up."""
@@ -45,6 +46,7 @@ class Child:
         if self.pid == 0:
             text = "ended without starting anything"
             try:
+                close_all_but({0, 1, 2, self.errors, *self.kept})
                 become()
             except BaseException as error:
                 text = f"{type(error).__name__}: {error}"
@@ -101,6 +103,14 @@ class Child:
             os.setresgid(uid, uid, uid)
             os.setresuid(uid, uid, uid)
         kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def close_all_but(kept: set[int]) -> None:
+    """Close every other descriptor of this process: it will run, or stand near, what is not trusted."""
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) not in kept:
+            with contextlib.suppress(OSError):
+                os.close(int(name))
 
 
 def set_limit(kind: int, value: int) -> None:

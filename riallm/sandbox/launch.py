@@ -1,8 +1,9 @@
-"""The launcher: a small process between us and what is not trusted. Standard library only, `python -I -S`.
+"""The launcher: a small process between us and what is not trusted. Standard library only.
 
-It makes the namespaces and the file tree, starts the command in its tier, watches limits, and when the command
-has ended, or its time is over, or the other end of its channel is closed (we ended, however), it kills
-everything that the command started, gathers the changes that are to be kept, and tells how it went.
+Forked by the launch server. It makes the namespaces and the file tree, starts the command in its tier, watches
+limits, and when the command has ended, or its time is over, or the other end of its channel is closed (we ended,
+however), it kills everything that the command started, gathers the changes that are to be kept, and tells how it
+went.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import os
 import select
 import signal
 import socket
-import sys
 import time
 from typing import Any
 
@@ -30,7 +30,7 @@ class Launch:
         self.spec = spec
         self.channel = channel
         self.stopped = ""
-        self.details: dict[str, str] = {}
+        self.details: dict[str, str] = {"launcher": str(os.getpid())}
         self._tree: root.Tree | None = None
         self._work: copies.Snapshot | None = None
         self._stage = os.open(spec.staging, os.O_PATH | os.O_DIRECTORY) if spec.staging else -1
@@ -90,13 +90,16 @@ class Launch:
         poll = select.poll()
         poll.register(process, select.POLLIN)
         poll.register(self.channel, select.POLLIN | select.POLLHUP)
+        owner = _watch(self.spec.owner)
+        if owner is not None:
+            poll.register(owner, select.POLLIN)
         pause = _LOOK_EVERY
         while True:
             left = self.spec.seconds - (time.monotonic() - started) if self.spec.seconds else pause
             events = dict(poll.poll(max(0.0, min(left, pause)) * 1000))
             if process in events:
                 break
-            if self.channel.fileno() in events:
+            if self.channel.fileno() in events or owner in events:
                 self.stopped = self.stopped or "closed"
                 break
             if self.spec.seconds and time.monotonic() - started >= self.spec.seconds:
@@ -110,7 +113,8 @@ class Launch:
                 self.stopped = "disk"
                 break
             pause = max(_LOOK_EVERY, 20 * (time.monotonic() - looked))
-        os.close(process)
+        for descriptor in filter(None, (process, owner)):
+            os.close(descriptor)
         if self.stopped:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -158,6 +162,17 @@ def end_all(group: cgroup.Group | None) -> None:
             return
 
 
+def _watch(owner: int) -> int | None:
+    """A descriptor that becomes readable when the process that asked for this launch ends.
+
+    The channel alone would not tell: a process that the owner forked may hold a copy of its other end.
+    """
+    try:
+        return os.pidfd_open(owner)
+    except OSError:
+        return None
+
+
 def _let_go_of_pipes() -> None:
     """The command alone holds its pipes, so that their ends are seen."""
     null = os.open("/dev/null", os.O_RDWR)
@@ -173,10 +188,8 @@ def _spec(message: dict[str, Any]) -> Spec:
     return Spec(**message)
 
 
-def main(argv: list[str]) -> int:
-    """Take a spec from the channel whose descriptor is `argv[0]`, run it, answer with results."""
-    channel = socket.socket(fileno=int(argv[0]))
-    channel.set_inheritable(False)  # it was let through one exec, to us; nothing that we start may have it
+def serve(channel: socket.socket) -> int:
+    """Take a spec from the channel, run it, answer with results; the return value is an exit code."""
     message = receive(channel)
     if message is None:
         return 1
@@ -187,7 +200,3 @@ def main(argv: list[str]) -> int:
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         send(channel, result)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -39,6 +39,7 @@ class Namespaces(Child):
     def start(self) -> None:
         """Start; the next process that we fork is the first one of a new pid namespace."""
         kernel.unshare(kernel.CLONE_NEWPID)
+        self.kept = {self._write_status}
         self.spawn(self._first)
         os.close(self._write_status)
 

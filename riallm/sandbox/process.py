@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import select
 import selectors
+import signal
 import socket
 import subprocess
 import sys
@@ -22,7 +24,7 @@ from riallm.sandbox.spec import Result, Spec, receive, send
 
 _HOME = str(Path(__file__).resolve().parents[2])
 _PROGRAM = (
-    "import sys; sys.path.append(sys.argv[1]); from riallm.sandbox.launch import main; sys.exit(main(sys.argv[2:]))"
+    "import sys; sys.path.append(sys.argv[1]); from riallm.sandbox.server import main; sys.exit(main(sys.argv[2:]))"
 )
 _PATIENCE = 20.0  # seconds that the launcher may take to end everything before it is killed itself
 _FLOOD = 256  # times the kept output: past this a command is ended
@@ -38,34 +40,84 @@ class Sink(Protocol):
     def add(self, data: bytes) -> None: ...
 
 
-class Launcher:
-    """One launcher process with the pipes of its command."""
+class Server:
+    """The launch server of this process; made on first use, and anew in a forked child or when it is gone."""
 
-    def __init__(self, spec: Spec) -> None:
-        ours, theirs = socket.socketpair()
-        self.spec = spec
-        self.channel = ours
-        self.details: Mapping[str, str] = {}
+    _current: Server | None = None
+    _lock = threading.Lock()
+
+    def __init__(self) -> None:
+        self.owner = os.getpid()
+        self.control, theirs = socket.socketpair()
         with theirs:
             self.process = subprocess.Popen(
                 [sys.executable, "-I", "-S", "-c", _PROGRAM, _HOME, str(theirs.fileno())],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
                 env={},
                 cwd="/",
             )
-        self.stdin, self.stdout, self.stderr = _pipes(self.process)
+        atexit.register(self.close)
+
+    @classmethod
+    def launch(cls, descriptors: list[int]) -> None:
+        """Have a launcher forked that gets these: its channel, and the command's stdin, stdout and stderr."""
+        with cls._lock:
+            for _ in range(2):
+                server = cls._current
+                if server is None or server.owner != os.getpid() or server.process.poll() is not None:
+                    cls._current = server = cls()
+                try:
+                    socket.send_fds(server.control, [b"x"], descriptors)
+                    return
+                except OSError:
+                    server.process.wait(_PATIENCE)
+            words = cls._current.words() if cls._current else ""
+            raise SandboxError(f"the launch server ({sys.executable}) does not start: {words}")
+
+    def words(self) -> str:
+        """What it said before it ended."""
+        text = self.process.stderr.read() if self.process.stderr else b""
+        return text.decode("utf-8", "replace").strip()[-2000:] or "it said nothing"
+
+    def close(self) -> None:
+        """End it and wait; only in the process that started it."""
+        if self.owner == os.getpid():
+            self.control.close()
+            if self.process.stderr:
+                self.process.stderr.close()
+            self.process.wait(_PATIENCE)
+
+
+class Launcher:
+    """One launcher process with the pipes of its command."""
+
+    def __init__(self, spec: Spec) -> None:
+        self.spec = spec
+        self.details: Mapping[str, str] = {}
+        self.channel, theirs = socket.socketpair()
+        stdin, stdout, stderr = os.pipe(), os.pipe(), os.pipe()
+        self.stdin: IO[bytes] = os.fdopen(stdin[1], "wb")
+        self.stdout: IO[bytes] = os.fdopen(stdout[0], "rb")
+        self.stderr: IO[bytes] = os.fdopen(stderr[0], "rb")
+        given = [theirs.fileno(), stdin[0], stdout[1], stderr[1]]
         try:
-            ours.settimeout(_PATIENCE)
-            send(ours, spec)
+            try:
+                Server.launch(given)
+            finally:
+                theirs.close()
+                for descriptor in given[1:]:
+                    os.close(descriptor)
+            self.channel.settimeout(_PATIENCE)
+            send(self.channel, spec)
             first = self.next()
             if first.failure:
                 raise SandboxError(f"{first.failure}; {self._words()}")
             self.details = first.details
-            ours.settimeout(None)
+            self.channel.settimeout(None)
         except BaseException:
             self.close()
             raise
@@ -90,7 +142,9 @@ class Launcher:
 
     def has_message(self) -> bool:
         """Whether `next` would not wait."""
-        return bool(select.select([self.channel], [], [], 0)[0])
+        poll = select.poll()
+        poll.register(self.channel, select.POLLIN)
+        return bool(poll.poll(0))
 
     def end(self) -> None:
         """Tell the launcher to end everything, without waiting for it."""
@@ -98,21 +152,22 @@ class Launcher:
             self.channel.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
-        """Tell the launcher to end everything (it sees its channel closed), and wait until it has."""
-        self.channel.close()
+        """Tell the launcher to end everything, and wait until it has; then it is gone itself."""
+        self.end()
         for pipe in (self.stdin, self.stdout, self.stderr):
             with contextlib.suppress(OSError, ValueError):
                 pipe.close()
-        try:
-            self.process.wait(_PATIENCE)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-
-
-def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes], IO[bytes]]:
-    assert process.stdin is not None and process.stdout is not None and process.stderr is not None
-    return process.stdin, process.stdout, process.stderr
+        with self.channel:
+            try:
+                self.channel.settimeout(_PATIENCE)
+                while self.channel.recv(_PIECE):
+                    pass
+            except ConnectionError:
+                return
+            except TimeoutError:
+                process = int(self.details.get("launcher", 0))
+                if process:
+                    os.kill(process, signal.SIGKILL)
 
 
 def converse(launcher: Launcher, stdin: bytes, stdout: Sink, stderr: Sink, output_bytes: int) -> tuple[Result, bool]:

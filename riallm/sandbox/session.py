@@ -196,8 +196,8 @@ class LaunchedSandbox:
         if bad:
             raise UsageError(f"a NUL character in an argument or a variable: {bad[0]!r}")
         return Spec(
-            tier=self.tier, workspace=str(self._workspace), readable=self._readable, links=self._links,
-            staging=str(self._staging or ""), keep=keep, argv=tuple(argv), env=env,
+            tier=self.tier, owner=os.getpid(), workspace=str(self._workspace), readable=self._readable,
+            links=self._links, staging=str(self._staging or ""), keep=keep, argv=tuple(argv), env=env,
             cwd=str(cwd.resolve() if cwd else self._workspace), seconds=seconds,
             memory_bytes=limits.memory_bytes, disk_bytes=limits.disk_bytes, processes=limits.processes,
             open_files=limits.open_files, bubblewrap=self._bubblewrap, disable_userns=self._disable_userns,

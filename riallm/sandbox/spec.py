@@ -17,10 +17,12 @@ DROP_UID = 65534
 class Spec:
     """One launch. Paths are real (no symlinks); `links` are the symlinked spellings of them that must work too.
 
-    Seconds of 0 mean no limit. `staging` is the folder of kept changes, in overlay format, "" for none.
+    `owner` is the process that asked: when it ends, so does all of this. Seconds of 0 mean no limit. `staging` is
+    the folder of kept changes, in overlay format, "" for none.
     """
 
     tier: str
+    owner: int
     workspace: str
     readable: tuple[str, ...]
     links: tuple[tuple[str, str], ...]
