@@ -37,11 +37,12 @@ def discover(root: Path, *, python: Path | None = None, test: str | None = None,
     paths = sorted(python_files(root))
     if not paths:
         raise ProjectError(f"{root} holds no Python files; give the folder of a Python project")
-    tests = tuple(path for path in paths if is_test(path))
+    framework, args, command = test_command(root, test, interpreter)
+    named = {word.split("::")[0].removeprefix("./") for word in (*args, *command)}  # what runs as a test is one
+    tests = tuple(path for path in paths if is_test(path) or path in named)
     sources = tuple(path for path in paths if path not in tests and Path(path).name not in NOT_SOURCES)
     if files:
         sources = tuple(editable(root, name, paths, tests) for name in files)
-    framework, args, command = test_command(root, test)
     if only_test is not None:
         if test is not None:
             raise UsageError("give either a test file or --test CMD, not both")
@@ -164,7 +165,7 @@ def prefixes(python: Path, root: Path) -> tuple[Path, ...]:
     return tuple(kept)
 
 
-def test_command(root: Path, test: str | None) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+def test_command(root: Path, test: str | None, interpreter: Path) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
     """(framework, its arguments, other command). pytest and unittest commands run warm, any other one cold."""
     if test is None:
         return "auto", (), ()
@@ -179,8 +180,10 @@ def test_command(root: Path, test: str | None) -> tuple[str, tuple[str, ...], tu
         return "pytest", tuple(words[1:]), ()
     if name.startswith("python") and words[1:2] == ["-m"] and words[2:3] in (["pytest"], ["unittest"]):
         return words[2], tuple(words[3:]), ()
-    if shutil.which(words[0], path=f"/usr/bin:/bin:{root}") is None and not (root / words[0]).exists():
-        raise UsageError(f"--test {test!r}: no program {words[0]!r} here; give a command that runs in {root}")
+    if shutil.which(words[0], path=f"{interpreter.parent}:/usr/local/bin:/usr/bin:/bin") is None:
+        program = root / words[0]
+        if not (program.is_file() and os.access(program, os.X_OK)):
+            raise UsageError(f"--test {test!r}: there is no program {words[0]!r}; give a command that runs in {root}")
     return "command", (), tuple(words)
 
 

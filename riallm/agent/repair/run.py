@@ -12,6 +12,7 @@ from riallm.agent.client import Client
 from riallm.agent.ngram import NgramClient
 from riallm.agent.repair import propose, rank
 from riallm.agent.repair.apply import unified_diff
+from riallm.agent.repair.command import CommandValidator
 from riallm.agent.repair.localise import localise
 from riallm.agent.repair.program import Program
 from riallm.agent.repair.records import Candidate, Evidence, Project, Status, Suspect, TestRun, Verdict
@@ -92,9 +93,8 @@ def repair(
     observer = observer or Observer()
     began = time.monotonic()
     program = Program(project)
-    with Validator(
-        program, isolation=options.isolation, num_workers=options.num_workers, seed=options.seed
-    ) as validator:
+    kind = CommandValidator if project.framework == "command" else Validator
+    with kind(program, isolation=options.isolation, num_workers=options.num_workers, seed=options.seed) as validator:
         evidence = validator.observe(OBSERVE_SHARE * options.budget, observer.ran)
         observer.seen(evidence, validator.tier)
         suspects = localise(program, evidence)

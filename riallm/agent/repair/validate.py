@@ -44,9 +44,9 @@ class Validator:
     """Holds the sandbox and up to `num_workers` warm workers of one project. Context manager; thread-safe checks."""
 
     def __init__(
-        self, program: Program, *, isolation: Isolation = Isolation(), num_workers: int = 1, seed: int = 0
+        self, program: Program, *, isolation: Isolation | None = None, num_workers: int = 1, seed: int = 0
     ) -> None:
-        self.program, self.project, self._isolation = program, program.project, isolation
+        self.program, self.project, self._isolation = program, program.project, isolation or Isolation()
         self._seed = seed
         self.num_workers = max(1, num_workers)
         self._stack = contextlib.ExitStack()
@@ -75,16 +75,19 @@ class Validator:
             worker.close()
         self._stack.close()
 
-    def _open(self) -> Sandbox:
-        environment = {
+    def environment(self) -> dict[str, str]:
+        """What the tests see beside the sandbox's own clean variables."""
+        return {
             "PYTHONPATH": os.pathsep.join(import_paths(self.project)),
             "PYTHONHASHSEED": str(self._seed % 4_294_967_296),
             "PYTHONDONTWRITEBYTECODE": "1",
         }
+
+    def _open(self) -> Sandbox:
         policy = Policy(
             workspace=self.project.root,
             readable=self.project.prefixes,
-            env=environment,
+            env=self.environment(),
             limits=Limits(memory_bytes=MEMORY_BYTES),
         )
         return open_sandbox(policy, tier=self._isolation.tier, unsafe=self._isolation.unsafe)
