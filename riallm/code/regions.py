@@ -146,6 +146,10 @@ _LARGE = 600
 """Characters from which on a statement is checked by the element that changes, not as a whole."""
 
 
+Key = tuple[int, int, object]
+"""Start and end of a region and the shape that it takes."""
+
+
 class Checker:
     """Checks edits of one file, keeping the shapes of its unchanged regions."""
 
@@ -153,26 +157,63 @@ class Checker:
         self._source = source
         self._before: dict[Region, object | None] = {}
         self._elements: dict[Item, list[tuple[int, int]]] = {}
+        self._regions: dict[tuple[int, int], tuple[Region, Region | None]] = {}
 
-    def key(self, edit: Edit) -> tuple[int, int, object] | None:
+    def key(self, edit: Edit) -> Key | None:
         """Where the edit changes the program and into what; None when it is not Python or changes nothing."""
-        region: Region | None = region_of(self._source, edit.start, edit.end)
-        assert region is not None
-        if region.end - region.start > _LARGE and (element := self._element(edit)) is not None:
+        if not edit.original and (point := self._point(edit)) is not None:
+            found = self._try(point, edit)
+            if found:
+                return found
+        span = (edit.start, edit.end)
+        if span not in self._regions:
+            region = region_of(self._source, *span)
+            large = region.end - region.start > _LARGE
+            self._regions[span] = region, self._element(edit) if large else None
+        region, element = self._regions[span]
+        if element is not None:
             found = self._try(element, edit)
             if found is not None or not any(mark in edit.text for mark in ",=*"):
                 return found or None
         lines = any("\n" in text or "\r" in text for text in (edit.text, edit.original))
-        while region is not None:
-            found = self._try(region, edit)
+        around: Region | None = region
+        while around is not None:
+            found = self._try(around, edit)
             if found is not None:
                 return found or None
-            if not lines and self._before[region] is not None:
+            if not lines and self._before[around] is not None:
                 return None
-            region = wider(self._source, region)
+            around = wider(self._source, around)
         return None
 
-    def _try(self, region: Region, edit: Edit) -> tuple[int, int, object] | tuple[()] | None:
+    def _point(self, edit: Edit) -> Region | None:
+        """An empty region for whole lines put before or after a statement: that alone need not be parsed again."""
+        source, text = self._source, edit.text
+        break_ = max(text.rfind("\n"), text.rfind("\r")) + 1
+        if break_ and not text[break_:].strip():
+            item = source.item_at(edit.start)
+            if not isinstance(item, ast.stmt) or source.item_span(item)[0] != edit.start:
+                return None
+            indent = source.text[source.line_starts[source.line_of(edit.start) - 1] : edit.start]
+            if text[break_:] != indent or not text.strip() or text.startswith("@"):
+                return None
+            frame = (f"if 0:\n{indent}" if indent else "", "0")
+            return Region(start=edit.start, end=edit.start, frame=frame, parent=None)
+        if text[:1] in ("\r", "\n") and edit.start == source.line_end(edit.start):
+            first = text.lstrip("\r\n")
+            indent = first[: len(first) - len(first.lstrip())]
+            line = source.text[source.line_starts[source.line_of(edit.start) - 1] : edit.start]
+            item = source.item_at(edit.start - len(line) + len(line.rstrip()))
+            for owner in source.owners(item) if item is not None and "#" not in line else ():
+                start, end = source.item_span(owner)
+                if source.line_end(end) != edit.start or not isinstance(owner, ast.stmt):
+                    return None
+                if source.text[source.line_starts[source.line_of(start) - 1] : start] == indent:
+                    frame = (f"if 0:\n{indent}0" if indent else "0", "")
+                    return Region(start=edit.start, end=edit.start, frame=frame, parent=None)
+        return None
+
+    def _try(self, region: Region, edit: Edit) -> Key | tuple[()] | None:
         """The key within the region; None when it does not parse there, () when nothing changes."""
         text = self._source.text[region.start : region.end]
         if region not in self._before:
@@ -184,7 +225,11 @@ class Checker:
         after = region.parse(text[:at] + edit.text + text[at + len(edit.original) :])
         if after is None:
             return None
-        return () if after == before else (region.start, region.end, after)
+        if after == before:
+            return ()
+        if region.start == region.end:  # the same lines may be put at one place at different depths
+            after = (region.frame[0], after)
+        return region.start, region.end, after
 
     def _element(self, edit: Edit) -> Region | None:
         """The smallest argument or element of a large statement that holds the whole edit."""

@@ -175,8 +175,13 @@ class Target:
 
     @cached_property
     def alone(self) -> bool:
-        """Whether the item has its lines for itself, so that lines can be put before and after it."""
+        """Whether the item has its lines for itself, so that lines can be put before and after it.
+
+        Never said of a table of data: such a statement is not worth the time to parse it again and again.
+        """
         source, (start, end) = self.source, self.span
+        if end - start > _LARGE and source.header_end(self.item) == end:
+            return False
         before = source.text[source.line_starts[source.line_of(start) - 1] : start]
         after = source.text[end : source.line_end(end)].lstrip()
         return not before.strip() and (not after or after.startswith("#")) and not source.text.startswith("elif", start)
@@ -309,6 +314,8 @@ class _Collector:
 
     def _record(self, node: ast.expr, parent: ast.AST, field: str, index: int, inner: frozenset[str]) -> None:
         start, end = self.source.span(node)
+        if end - start > _LARGE:
+            return
         text = self.source.text
         bare = (type(parent), field) in _OPEN
         if not bare:
