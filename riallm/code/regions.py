@@ -48,10 +48,14 @@ class Region:
     frame: tuple[str, str]
     parent: Item | None
 
+    def tree(self, text: str) -> ast.Module:
+        """The frame with `text` in it, parsed; raises what `ast.parse` raises."""
+        return ast.parse(self.frame[0] + text + self.frame[1])
+
     def parse(self, text: str) -> object | None:
         """The shape of the region with `text` in it, or None when that is not Python."""
         try:
-            return shape(ast.parse(self.frame[0] + text + self.frame[1]))
+            return shape(self.tree(text))
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             return None
 
@@ -256,6 +260,19 @@ def _elements(item: Item) -> Iterator[ast.expr]:
                 yield from (child for child in node.elts if not isinstance(child, ast.Starred))
             elif isinstance(node, ast.Dict):
                 yield from (child for child in (*node.keys, *node.values) if child is not None)
+
+
+def changed_trees(source: Source, edit: Edit) -> tuple[ast.Module, ast.Module] | None:
+    """What the edit changes, parsed before and after; None when the result is not Python."""
+    region: Region | None = region_of(source, edit.start, edit.end)
+    while region is not None:
+        text, at = source.text[region.start : region.end], edit.start - region.start
+        after = text[:at] + edit.text + text[at + len(edit.original) :]
+        try:
+            return region.tree(text), region.tree(after)
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            region = wider(source, region)
+    return None
 
 
 def statement_key(source: Source, edit: Edit) -> str:

@@ -1,0 +1,141 @@
+"""Patches that pass tests for the wrong reason: what makes one suspicious, read off the changed syntax.
+
+A suspicious patch may still be right; it is ranked last, and the reader is told why.
+"""
+
+from __future__ import annotations
+
+import ast
+import warnings
+from collections.abc import Iterator
+
+from riallm.code.edit import Edit
+from riallm.code.regions import changed_trees, shape
+from riallm.code.source import Source
+
+SMELLS: dict[str, str] = {
+    "deletes-check": "an assert, a raise or a condition is taken out",
+    "deletes-statement": "a statement is taken out",
+    "widens-guard": "a condition holds more often than before",
+    "constant-condition": "a condition is always true or always false",
+    "special-case": "a value that occurs in the tests is written into the program",
+    "constant-return": "a computed result is replaced by a constant",
+    "swallows-exception": "an error is caught and passed over, or every error is caught",
+}
+"""Flag -> what it means, in words for the user."""
+
+_COMMON = frozenset({"None", "True", "False", "0", "1", "-1", "2", "''", "b''", "0.0", "1.0"})
+_BROAD = frozenset({"Exception", "BaseException"})
+
+
+def smells(source: Source, edit: Edit, *, tests: str = "") -> frozenset[str]:
+    """Flags of one edit, of the keys of `SMELLS`; `tests` is the text of the failing tests, where there is one."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trees = changed_trees(source, edit)
+        if trees is None:
+            return frozenset()
+        before, after = trees
+        return frozenset((*_deleted(before, after), *_guards(before, after), *_values(before, after, tests)))
+
+
+def _count(tree: ast.AST, kinds: type[ast.AST] | tuple[type[ast.AST], ...]) -> int:
+    return sum(isinstance(node, kinds) for node in ast.walk(tree))
+
+
+def _deleted(before: ast.AST, after: ast.AST) -> Iterator[str]:
+    if any(_count(after, kind) < _count(before, kind) for kind in (ast.Assert, ast.Raise, ast.If, ast.Try)):
+        yield "deletes-check"
+    if _statements(after) < _statements(before):
+        yield "deletes-statement"
+
+
+def _statements(tree: ast.AST) -> int:
+    return _count(tree, ast.stmt) - _count(tree, ast.Pass)
+
+
+def _tests(tree: ast.AST) -> list[ast.expr]:
+    found: list[ast.expr] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If | ast.While | ast.IfExp | ast.Assert):
+            found.append(node.test)
+        elif isinstance(node, ast.comprehension):
+            found += node.ifs
+    return found
+
+
+def _parts(test: ast.expr, kind: type[ast.boolop]) -> set[object]:
+    values = test.values if isinstance(test, ast.BoolOp) and isinstance(test.op, kind) else [test]
+    return {shape(value) for value in values}
+
+
+def _guards(before: ast.AST, after: ast.AST) -> Iterator[str]:
+    old, new = _tests(before), _tests(after)
+    was_constant = {shape(test) for test in old if isinstance(test, ast.Constant)}
+    for test in new:
+        parts = test.values if isinstance(test, ast.BoolOp) else [test]
+        if any(isinstance(part, ast.Constant) and shape(part) not in was_constant for part in parts):
+            yield "constant-condition"
+    if len(old) == len(new):
+        for one, other in zip(old, new, strict=True):
+            alternatives, conjuncts = _parts(one, ast.Or), _parts(one, ast.And)
+            if alternatives < _parts(other, ast.Or) or _parts(other, ast.And) < conjuncts:
+                yield "widens-guard"
+    elif len(new) < len(old) and _count(before, ast.comprehension) == _count(after, ast.comprehension) > 0:
+        yield "widens-guard"
+
+
+def _values(before: ast.AST, after: ast.AST, tests: str) -> Iterator[str]:
+    known = _literals(tests) - {repr(value) for value in _constants(before)} - _COMMON
+    compared = [
+        part
+        for node in ast.walk(after)
+        if isinstance(node, ast.Compare | ast.MatchValue | ast.Return)
+        for part in ast.walk(node)
+    ]
+    if any(isinstance(part, ast.Constant) and repr(part.value) in known for part in compared):
+        yield "special-case"
+    old = [node.value for node in ast.walk(before) if isinstance(node, ast.Return)]
+    new = [node.value for node in ast.walk(after) if isinstance(node, ast.Return)]
+    if len(old) == len(new):
+        for one, other in zip(old, new, strict=True):
+            if one is not None and not _is_constant(one) and (other is None or _is_constant(other)):
+                yield "constant-return"
+    olds = {shape(node) for node in ast.walk(before) if isinstance(node, ast.ExceptHandler)}
+    for node in ast.walk(after):
+        if isinstance(node, ast.ExceptHandler) and shape(node) not in olds and _swallows(node):
+            yield "swallows-exception"
+
+
+def _constants(tree: ast.AST) -> Iterator[object]:
+    return (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))
+
+
+def _literals(text: str) -> set[str]:
+    """Constants of the tests; when they do not parse, none."""
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError):
+        return set()
+    return {repr(value) for value in _constants(tree)}
+
+
+def _is_constant(node: ast.expr) -> bool:
+    if isinstance(node, ast.UnaryOp):
+        return _is_constant(node.operand)
+    if isinstance(node, ast.List | ast.Tuple | ast.Set):
+        return all(_is_constant(each) for each in node.elts)
+    if isinstance(node, ast.Dict):
+        return not node.keys
+    return isinstance(node, ast.Constant)
+
+
+def _swallows(node: ast.ExceptHandler) -> bool:
+    kinds = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
+    if any(kind is None or (isinstance(kind, ast.Name) and kind.id in _BROAD) for kind in kinds):
+        return True
+    return all(
+        isinstance(each, ast.Pass | ast.Continue | ast.Break)
+        or (isinstance(each, ast.Return) and (each.value is None or _is_constant(each.value)))
+        for each in node.body
+    )
