@@ -104,7 +104,7 @@ def show(health: Health, console: Console) -> None:
     table.add_row("sandbox", Text(health.sandbox_tier or "none", style="green" if health.sandbox_tier else "bold red"))
     for report in health.tiers:
         mark = Text("yes  " if report.available else "no   ", style="green" if report.available else "yellow")
-        uses = "; ".join(f"{name}: {text}" for name, text in report.details.items())
+        uses = "; ".join(f"{name}: {text}" for name, text in report.details.items() if not text.isdigit())
         why = uses if report.available else report.reason
         table.add_row(f"  {report.tier}", mark + Text(why))
     console.print(table, highlight=False)
