@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections import deque
+from collections.abc import Callable
 
 # CSI, OSC (also DCS, SOS, PM, APC: any string up to its terminator), two-byte escapes, and their C1 one-byte forms.
 _SEQUENCES = re.compile(
@@ -15,6 +17,12 @@ _SEQUENCES = re.compile(
 _SINGLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
 )
+
+# An unfinished sequence at the end of a piece: an introducer and no terminator after it, or a carriage return.
+_BEGINS = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*\Z|(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x9c\n]*\x1b?\Z|\x1b[ -/]*\Z|\r\Z"
+)
+_LONGEST = 4096  # characters that an unfinished sequence may hold back
 
 
 def clean(text: str) -> str:
@@ -28,6 +36,47 @@ def clean(text: str) -> str:
     text = _SEQUENCES.sub("", text)
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     return _SINGLE.sub("\ufffd", text)
+
+
+class Live:
+    """Shows a byte stream as it comes, cleaned; of more than `limit` bytes the middle is left out.
+
+    A control sequence may come in two pieces: what could be the beginning of one waits for the rest.
+    """
+
+    def __init__(self, limit: int, show: Callable[[str], object]) -> None:
+        self._half = max(1, limit // 2)
+        self._show = show
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._waiting = ""
+        self._shown = 0
+        self._rest = Capture(2 * self._half)
+        self.total = 0
+
+    def add(self, data: bytes) -> None:
+        """Take in the next piece."""
+        self.total += len(data)
+        room = max(0, self._half - self._shown)
+        self._shown += len(data[:room])
+        self._take(self._decoder.decode(data[:room]))
+        if data[room:]:
+            self._rest.add(data[room:])
+
+    def finish(self) -> None:
+        """Show what was held back: the end of a long stream, an unfinished sequence."""
+        self._show(clean(self._waiting + self._decoder.decode(b"", True)))
+        self._waiting = ""
+        if self._rest.total:
+            self._show(self._rest.text())
+
+    def _take(self, text: str) -> None:
+        text = self._waiting + text
+        cut = len(text)
+        found = _BEGINS.search(text, max(0, len(text) - _LONGEST))
+        if found is not None:
+            cut = found.start()
+        self._waiting = text[cut:]
+        self._show(clean(text[:cut]))
 
 
 class Capture:

@@ -152,7 +152,9 @@ class Launcher:
             self.channel.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
-        """Tell the launcher to end everything, and wait until it has; then it is gone itself."""
+        """Tell the launcher to end everything, and wait until it has; then it is gone itself. Twice is once."""
+        if self.channel.fileno() < 0:
+            return
         self.end()
         for pipe in (self.stdin, self.stdout, self.stderr):
             with contextlib.suppress(OSError, ValueError):
@@ -170,14 +172,16 @@ class Launcher:
                     os.kill(process, signal.SIGKILL)
 
 
-def converse(launcher: Launcher, stdin: bytes, stdout: Sink, stderr: Sink, output_bytes: int) -> tuple[Result, bool]:
+def converse(
+    launcher: Launcher, stdin: bytes | IO[bytes], stdout: Sink, stderr: Sink, output_bytes: int
+) -> tuple[Result, bool]:
     """Feed the command, drain it, wait for its result; and tell whether it was ended for too much output."""
     most = max(_FLOOD * output_bytes, 64 << 20)
     result: Result | None = None
     flooded, closing = False, 0.0
     seconds = launcher.spec.seconds
     latest = time.monotonic() + seconds + _PATIENCE if seconds else float("inf")
-    feed = memoryview(stdin)
+    feed = memoryview(stdin if isinstance(stdin, bytes) else b"")
     words = _Words(stderr)
     with selectors.DefaultSelector() as selector:
         selector.register(launcher.channel, selectors.EVENT_READ)
@@ -186,8 +190,10 @@ def converse(launcher: Launcher, stdin: bytes, stdout: Sink, stderr: Sink, outpu
         if feed:
             os.set_blocking(launcher.stdin.fileno(), False)
             selector.register(launcher.stdin, selectors.EVENT_WRITE)
-        else:
+        elif isinstance(stdin, bytes):
             launcher.stdin.close()
+        else:
+            threading.Thread(target=_pump, args=(stdin, launcher.stdin), daemon=True).start()
         while len(selector.get_map()) and not (result and time.monotonic() > closing):
             if time.monotonic() > latest:
                 raise SandboxError(f"the command did not end {_PATIENCE:g} s after its time limit of {seconds:g} s")
@@ -209,21 +215,41 @@ def converse(launcher: Launcher, stdin: bytes, stdout: Sink, stderr: Sink, outpu
         if words.first.startswith(_NOT_STARTED):
             return replace(result, failure="", missing=True), flooded
         raise SandboxError(f"{result.failure}; it said: {words.first.decode('utf-8', 'replace').strip() or 'nothing'}")
+    words.release()
     return result, flooded
 
 
 class _Words:
-    """Passes output on and remembers how it began."""
+    """Passes output on and remembers how it began; holds back what may be bubblewrap's own word of a missing program."""
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
+        self._held = b""
         self.first = b""
         self.total = 0
 
     def add(self, data: bytes) -> None:
         self.total += len(data)
-        self.first = (self.first + data)[:2000] if len(self.first) < 2000 else self.first
+        if len(self.first) < 2000:
+            self.first = (self.first + data)[:2000]
+        if self.total == len(data) and data.startswith(_NOT_STARTED):
+            self._held = data
+            return
+        self.release()
         self._sink.add(data)
+
+    def release(self) -> None:
+        """Pass on what was held back: the command itself wrote it."""
+        if self._held:
+            self._sink.add(self._held)
+            self._held = b""
+
+
+def _pump(source: IO[bytes], target: IO[bytes]) -> None:
+    with contextlib.suppress(OSError, ValueError), target:
+        while data := os.read(source.fileno(), _PIECE):
+            target.write(data)
+            target.flush()
 
 
 def _feed(selector: selectors.BaseSelector, pipe: IO[bytes], feed: memoryview) -> memoryview:

@@ -118,11 +118,11 @@ class LaunchedSandbox:
         stderr: Sink,
         *,
         cwd: Path | None = None,
-        stdin: bytes = b"",
+        stdin: bytes | IO[bytes] = b"",
         limits: Limits | None = None,
         keep: bool = False,
     ) -> Ended:
-        """Like `exec`, handing raw output to the sinks as it comes."""
+        """Like `exec`, handing raw output to the sinks as it comes; `stdin` may be a pipe that is passed on."""
         limits = limits or self.policy.limits
         if keep:
             self._own_staging()
