@@ -9,24 +9,24 @@ import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from riallm.code.precedence import TUPLE, level_of
 from riallm.code.source import Function, Source, is_compound
 
 _LONGEST = 60
 """Characters; longer texts are rarely wanted twice."""
 
 _EXPRESSIONS = (ast.Call, ast.Attribute, ast.Subscript, ast.BinOp, ast.Compare, ast.BoolOp, ast.List, ast.Tuple)
-_LOOSE = (ast.BoolOp, ast.IfExp, ast.Lambda, ast.NamedExpr, ast.Tuple, ast.Starred, ast.Yield, ast.YieldFrom)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ingredient:
-    """A text and the names that it reads. `atom`: it binds as tightly as a name."""
+    """A text and the names that it reads. `level`: how tightly it binds (`precedence`)."""
 
     text: str
     names: frozenset[str]
     kind: type[ast.AST]
     line: int
-    atom: bool
+    level: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +107,7 @@ def _keep(source: Source, node: ast.AST, found: dict[str, Ingredient]) -> None:
         ),
         kind=type(node),
         line=node.lineno,  # type: ignore[attr-defined]
-        atom=not isinstance(node, (*_LOOSE, ast.BinOp, ast.Compare, ast.UnaryOp)),
+        level=level_of(node) if isinstance(node, ast.expr) else TUPLE,
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from riallm.code.facts import tail
 from riallm.code.operators.names import likeness
 from riallm.code.operators.target import Change, Slot, Target
+from riallm.code.precedence import ATOM
 
 _COMMON_METHODS = ("strip", "lower", "upper", "items", "keys", "values", "copy", "split", "decode", "encode", "rstrip")
 
@@ -73,7 +74,7 @@ def add_method_call(target: Target) -> Iterator[Change]:
             weights.setdefault(name, 0.05)
         share = 0.3 if isinstance(slot.parent, ast.Attribute) or isinstance(slot.node, ast.Constant) else 1.0
         for name, weight in weights.items():
-            yield slot.put(f"{slot.closed}.{name}()", share * weight)
+            yield slot.put(f"{slot.at(ATOM)}.{name}()", share * weight)
 
 
 def remove_method_call(target: Target) -> Iterator[Change]:
@@ -84,4 +85,4 @@ def remove_method_call(target: Target) -> Iterator[Change]:
             part = target.slot_of(node.func.value)
             if part is not None:
                 weight = 1.0 if not node.args else 0.5
-                yield slot.put(part.text, weight, atom=part.tight or isinstance(part.node, ast.Constant))
+                yield slot.put(part.text, weight, part.level)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from riallm.code.facts import tail
 from riallm.code.operators.target import Change, Slot, Target
+from riallm.code.precedence import AWAIT
 
 _BUILTIN: dict[str, float] = {
     "str": 1.0,
@@ -86,7 +87,7 @@ def unwrap_call(target: Target) -> Iterator[Change]:
             part = target.slot_of(argument)
             if part is not None:
                 weight = 1.0 if len(getattr(node, "args", [])) == 1 else 0.3
-                yield slot.put(part.text, weight, atom=part.tight or isinstance(part.node, ast.Constant))
+                yield slot.put(part.text, weight, part.level)
 
 
 def call_parentheses(target: Target) -> Iterator[Change]:
@@ -123,7 +124,7 @@ def change_await(target: Target) -> Iterator[Change]:
         return
     for slot in target.slots:
         if isinstance(slot.node, ast.Call) and not isinstance(slot.parent, ast.Await):
-            yield slot.put(f"await {slot.text}", 1.0, atom=False)
+            yield slot.put(f"await {slot.text}", 1.0, AWAIT)
         elif isinstance(slot.node, ast.Await):
             part = target.slot_of(slot.node.value)
             if part is not None:

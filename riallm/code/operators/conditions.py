@@ -6,6 +6,14 @@ import ast
 from collections.abc import Iterator
 
 from riallm.code.operators.target import Change, Slot, Target, grown
+from riallm.code.precedence import AND, ATOM, BIT_OR, COMPARISON, NOT, OR
+
+_SIMPLE = (
+    ("{}", 0.6, ATOM),
+    ("not {}", 0.4, NOT),
+    ("{} is not None", 0.6, COMPARISON),
+    ("{} is None", 0.3, COMPARISON),
+)
 
 
 def _tests(target: Target) -> Iterator[tuple[Slot, float]]:
@@ -19,34 +27,29 @@ def _tests(target: Target) -> Iterator[tuple[Slot, float]]:
             yield slot, 0.4
 
 
-def more_conditions(target: Target, slot: Slot) -> list[tuple[str, float, bool]]:
-    """(text, weight, whether a name-like atom): conditions of the function, then simple ones on variables in sight."""
-    found: dict[str, tuple[float, bool]] = {}
+def more_conditions(target: Target, slot: Slot) -> list[tuple[str, float, int]]:
+    """(text, weight, level of precedence): conditions of the function, then simple ones on variables in sight."""
+    found: dict[str, tuple[float, int]] = {}
     used = {node.id for node in ast.walk(slot.node) if isinstance(node, ast.Name)}
     visible = {name for name, _ in target.names(slot)} | set(target.facts.bound)
     for each in target.vocabulary.ingredients(target.source, target.item).conditions:
         if each.text != slot.text and each.names <= visible | {"len", "isinstance", "hasattr", "not", "self", "cls"}:
-            found.setdefault(each.text, (1.0 if each.names & used else 0.5, each.atom))
+            found.setdefault(each.text, (1.0 if each.names & used else 0.5, each.level))
     for name, weight in target.names(slot)[:8]:
         if name != "None":
             share = weight * (1.0 if name in used else 0.5)
-            for text, part in (("{}", 0.6), ("not {}", 0.4), ("{} is not None", 0.6), ("{} is None", 0.3)):
-                found.setdefault(text.format(name), (share * part, text == "{}"))
+            for text, part, level in _SIMPLE:
+                found.setdefault(text.format(name), (share * part, level))
     for text in sorted({ast.unparse(node) for node in ast.walk(slot.node) if isinstance(node, ast.Attribute)}):
-        for form, part in (("{}", 0.5), ("{} is not None", 0.5)):
-            found.setdefault(form.format(text), (0.4 * part, form == "{}"))
+        for form, part, level in _SIMPLE[:3:2]:
+            found.setdefault(form.format(text), (0.4 * part, level))
     ranked = sorted(found.items(), key=lambda pair: (-pair[1][0], pair[0]))[:40]
-    return [(text, weight, atom) for text, (weight, atom) in ranked]
+    return [(text, weight, level) for text, (weight, level) in ranked]
 
 
 def _joined(slot: Slot, word: str, other: str) -> Iterator[tuple[str, float]]:
     """`slot word other` and the reverse, with parentheses only where the meaning needs them."""
-    loose = (ast.IfExp, ast.Lambda, ast.NamedExpr) + ((ast.BoolOp,) if word == "and" else ())
-    mine = slot.text
-    if isinstance(slot.node, loose) and not (
-        isinstance(slot.node, ast.BoolOp) and isinstance(slot.node.op, ast.And if word == "and" else ast.Or)
-    ):
-        mine = f"({mine})"
+    mine = slot.at(AND if word == "and" else OR)
     yield f"{mine} {word} {other}", 1.0
     yield f"{other} {word} {mine}", 0.6
 
@@ -67,7 +70,7 @@ def _extended(target: Target, word: str) -> Iterator[Change]:
     for slot, share in _tests(target):
         for other, weight, _ in more_conditions(target, slot):
             for text, part in _joined(slot, word, other):
-                yield slot.put(text, share * weight * part, atom=False)
+                yield slot.put(text, share * weight * part, AND if word == "and" else OR)
 
 
 def _shortened(target: Target, kind: type[ast.boolop]) -> Iterator[Change]:
@@ -86,8 +89,8 @@ def _shortened(target: Target, kind: type[ast.boolop]) -> Iterator[Change]:
 def change_condition(target: Target) -> Iterator[Change]:
     """Another condition of the function in place of this one."""
     for slot, share in _tests(target):
-        for other, weight, atom in more_conditions(target, slot)[:25]:
-            yield slot.put(other, share * weight, atom=atom)
+        for other, weight, level in more_conditions(target, slot)[:25]:
+            yield slot.put(other, share * weight, level)
 
 
 def change_truth_test(target: Target) -> Iterator[Change]:
@@ -99,14 +102,14 @@ def change_truth_test(target: Target) -> Iterator[Change]:
             continue
         if isinstance(node, ast.Name | ast.Attribute | ast.Subscript | ast.Call):
             share = 1.0 if slot.condition or isinstance(slot.parent, ast.BoolOp) else 0.2
-            yield slot.put(f"{slot.text} is not None", share, atom=False)
-            yield slot.put(f"{slot.text} is None", 0.4 * share, atom=False)
-            yield slot.put(f"len({slot.text}) > 0", 0.1 * share, atom=False)
+            yield slot.put(f"{slot.text} is not None", share, COMPARISON)
+            yield slot.put(f"{slot.text} is None", 0.4 * share, COMPARISON)
+            yield slot.put(f"len({slot.text}) > 0", 0.1 * share, COMPARISON)
         elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
             part = target.slot_of(node.operand)
             if part is not None:
-                yield slot.put(f"{part.closed} is None", 1.0, atom=False)
-                yield slot.put(f"{part.closed} is not None", 0.3, atom=False)
+                yield slot.put(f"{part.at(BIT_OR)} is None", 1.0, COMPARISON)
+                yield slot.put(f"{part.at(BIT_OR)} is not None", 0.3, COMPARISON)
         elif isinstance(node, ast.Compare) and len(node.ops) == 1:
             part = target.slot_of(node.left)
             other = node.comparators[0]
@@ -114,7 +117,7 @@ def change_truth_test(target: Target) -> Iterator[Change]:
                 continue
             if isinstance(other, ast.Constant) and not other.value:
                 positive = isinstance(node.ops[0], ast.IsNot | ast.NotEq | ast.Gt)
-                yield slot.put(part.closed if positive else f"not {part.closed}", 1.0, atom=False)
+                yield slot.put(part.text if positive else f"not {part.text}", 1.0, part.level if positive else NOT)
             yield from _kinds(target, slot, node, part)
 
 

@@ -106,7 +106,7 @@ def collect_value(target: Target) -> Iterator[Change]:
         if isinstance(node, ast.List | ast.Tuple | ast.Set) and len(node.elts) == 1:
             part = target.slot_of(node.elts[0])
             if part is not None:
-                yield slot.put(part.text, 1.0, atom=part.tight)
+                yield slot.put(part.text, 1.0, part.level)
         elif isinstance(node, ast.Name | ast.Attribute | ast.Call | ast.Constant | ast.Subscript | ast.BinOp):
             weight = 0.3 if isinstance(node, ast.Constant) else 1.0
             yield slot.put(f"[{slot.text}]", weight)

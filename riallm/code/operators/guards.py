@@ -6,6 +6,7 @@ import ast
 from collections.abc import Iterator
 
 from riallm.code.operators.target import Change, Target
+from riallm.code.precedence import BIT_OR, NOT, OR, TERNARY
 from riallm.code.source import Function
 
 _DEFAULTS = (("[]", 1.0), ('""', 0.8), ("{}", 0.8), ("0", 0.6), ("None", 0.5), ("()", 0.3), ("1", 0.2), ("False", 0.2))
@@ -20,27 +21,26 @@ def default_value(target: Target) -> Iterator[Change]:
         if isinstance(node, ast.BoolOp) and isinstance(node.op, ast.Or) and len(node.values) == 2:
             part = target.slot_of(node.values[0])
             if part is not None:
-                yield slot.put(f"{part.text} if {part.text} is not None else {_second(target, node)}", 2.0, atom=False)
+                test = f"{part.at(BIT_OR)} is not None"
+                yield slot.put(f"{part.at(OR)} if {test} else {_second(target, node)}", 2.0, TERNARY)
         elif isinstance(node, ast.IfExp):
             for side in (node.body, node.orelse):
                 part = target.slot_of(side)
                 if part is not None:
-                    yield slot.put(part.text, 0.5, atom=part.tight)
+                    yield slot.put(part.text, 0.5, part.level)
         elif isinstance(node, ast.Name | ast.Attribute | ast.Call | ast.Subscript):
             names = [(name, 0.5 * weight) for name, weight in target.names(slot)[:5] if name not in (slot.text, "None")]
             share = 0.4 if isinstance(slot.parent, ast.Attribute | ast.BinOp | ast.Compare) else 1.0
             for text, weight in (*_DEFAULTS, *names):
                 if text != "None":
-                    yield slot.put(f"{slot.text} or {text}", share * weight, atom=False)
+                    yield slot.put(f"{slot.text} or {text}", share * weight, OR)
                 if not isinstance(node, ast.Call):
-                    yield slot.put(
-                        f"{slot.text} if {slot.text} is not None else {text}", 0.3 * share * weight, atom=False
-                    )
+                    yield slot.put(f"{slot.text} if {slot.text} is not None else {text}", 0.3 * share * weight, TERNARY)
 
 
 def _second(target: Target, node: ast.BoolOp) -> str:
     part = target.slot_of(node.values[1])
-    return part.closed if part is not None else "None"
+    return part.at(TERNARY) if part is not None else "None"
 
 
 def _suspects(target: Target) -> list[tuple[str, float]]:
@@ -134,7 +134,7 @@ def wrap_in_if(target: Target) -> Iterator[Change]:
     ]
     for each in target.vocabulary.ingredients(target.source, item).conditions[:15]:
         conditions.append((each.text, 0.4))
-        conditions.append((f"not {each.text}" if each.atom else f"not ({each.text})", 0.3))
+        conditions.append((f"not {each.text}" if each.level >= NOT else f"not ({each.text})", 0.3))
     targets = item.targets if isinstance(item, ast.Assign) else []
     for node in targets[:1]:
         if isinstance(node, ast.Name):

@@ -6,6 +6,7 @@ import ast
 from collections.abc import Iterator
 
 from riallm.code.operators.target import Change, Slot, Target
+from riallm.code.precedence import ATOM, UNARY
 
 
 def _number(slot: Slot) -> int | float | None:
@@ -22,7 +23,7 @@ def change_number(target: Target) -> Iterator[Change]:
         near = {value + 1: 1.0, value - 1: 1.0, 0: 0.6, 1: 0.6, -1: 0.3, -value: 0.4, 2: 0.2, value * 10: 0.1}
         for other, weight in near.items():
             if other != value:
-                yield slot.put(repr(other), weight, atom=other >= 0)
+                yield slot.put(repr(other), weight, ATOM if other >= 0 else UNARY)
         for text, weight in target.vocabulary.numbers(target.source, target.item)[:12]:
             yield slot.put(text, 0.4 * weight)
         for name, weight in target.names(slot)[:8]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from riallm.code.operators.arguments import calls
 from riallm.code.operators.target import Change, Slot, Target, grown
+from riallm.code.precedence import ATOM, SUM
 
 
 def change_range(target: Target) -> Iterator[Change]:
@@ -16,7 +17,7 @@ def change_range(target: Target) -> Iterator[Change]:
         if not isinstance(node.func, ast.Name) or node.func.id != "range" or node.keywords:
             continue
         parts = [target.slot_of(argument) for argument in node.args]
-        texts = [part.closed for part in parts if part is not None]
+        texts = [part.at(SUM) for part in parts if part is not None]
         if len(texts) != len(parts) or not texts or len(call.parts) > 3:
             continue
         first, second = ("0", texts[0]) if len(texts) == 1 else (texts[0], texts[1])
@@ -62,7 +63,7 @@ def change_iterable(target: Target) -> Iterator[Change]:
             ("{}[1:]", 0.4),
             ("{}[:-1]", 0.4),
         ):
-            yield slot.put(form.format(slot.closed if form[0] == "{" else slot.text), weight)
+            yield slot.put(form.format(slot.at(ATOM) if form[0] == "{" else slot.text), weight)
         for name, weight in target.names(slot)[:10]:
             if name not in ("None", slot.text):
                 yield slot.put(name, weight)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 
 from riallm.code.operators.target import Change, Slot, Target
+from riallm.code.precedence import NOT, SUM, UNARY
 
 _SKIP = re.compile(r"#[^\r\n]*|\\\r?\n|[\s()]+")
 _ARITHMETIC = ("+", "-", "*", "/", "//", "%", "**")
@@ -79,7 +80,7 @@ def swap_operands(target: Target) -> Iterator[Change]:
             continue
         if left is not None and right is not None:
             middle = text[left.end : right.start]
-            yield Change(left.start, right.end, right.closed + middle + left.closed, 1.0)
+            yield Change(left.start, right.end, right.at(left.wanted) + middle + left.at(right.wanted), 1.0)
 
 
 def drop_operand(target: Target) -> Iterator[Change]:
@@ -89,7 +90,7 @@ def drop_operand(target: Target) -> Iterator[Change]:
         for side in (node.left, node.right) if isinstance(node, ast.BinOp) else ():
             part = target.slot_of(side)
             if part is not None:
-                yield slot.put(part.text, 1.0, atom=part.tight)
+                yield slot.put(part.text, 1.0, part.level)
 
 
 def add_offset(target: Target) -> Iterator[Change]:
@@ -100,12 +101,12 @@ def add_offset(target: Target) -> Iterator[Change]:
             continue
         if isinstance(node, ast.Name | ast.Subscript | ast.Attribute) or _is_len(node):
             weight = 1.0 if isinstance(slot.parent, ast.Slice | ast.Subscript | ast.Compare | ast.BinOp) else 0.4
-            yield slot.put(f"{slot.text} + 1", weight, atom=False)
-            yield slot.put(f"{slot.text} - 1", weight, atom=False)
+            yield slot.put(f"{slot.text} + 1", weight, SUM)
+            yield slot.put(f"{slot.text} - 1", weight, SUM)
         elif isinstance(node, ast.BinOp) and isinstance(node.right, ast.Constant) and node.right.value == 1:
             part = target.slot_of(node.left)
             if part is not None and isinstance(node.op, ast.Add | ast.Sub):
-                yield slot.put(part.text, 2.0, atom=part.tight)
+                yield slot.put(part.text, 2.0, part.level)
 
 
 def _is_len(node: ast.expr) -> bool:
@@ -197,22 +198,21 @@ def change_unary(target: Target) -> Iterator[Change]:
         if isinstance(node, ast.UnaryOp):
             part = target.slot_of(node.operand)
             if part is not None:
-                yield slot.put(part.text, 1.5, atom=part.tight or isinstance(part.node, ast.Constant))
+                yield slot.put(part.text, 1.5, part.level)
                 for sign in "-+~":
                     if not isinstance(node.op, ast.Not) and not slot.text.startswith(sign):
-                        yield slot.put(sign + part.closed, 0.1, atom=False)
+                        yield slot.put(sign + part.at(UNARY), 0.1, UNARY)
         elif slot.condition or isinstance(slot.parent, ast.BoolOp):
             yield from _negated(target, slot)
         elif isinstance(slot.parent, ast.Return | ast.Assign) and isinstance(node, ast.Compare | ast.BoolOp | ast.Call):
             yield from _negated(target, slot, 0.3)
         elif _signed(slot):
-            yield slot.put(f"-{slot.closed}", 0.3, atom=False)
+            yield slot.put(f"-{slot.at(UNARY)}", 0.3, UNARY)
 
 
 def _negated(target: Target, slot: Slot, weight: float = 1.0) -> Iterator[Change]:
     if not (isinstance(slot.node, ast.Compare) and len(slot.node.ops) == 1):
-        loose = isinstance(slot.node, ast.BoolOp | ast.IfExp | ast.Lambda | ast.NamedExpr)
-        yield slot.put(f"not ({slot.text})" if loose else f"not {slot.text}", weight, atom=False)
+        yield slot.put(f"not {slot.at(NOT)}", weight, NOT)
 
 
 def _signed(slot: Slot) -> bool:

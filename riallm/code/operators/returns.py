@@ -6,6 +6,7 @@ import ast
 from collections.abc import Iterator
 
 from riallm.code.operators.target import Change, Target
+from riallm.code.precedence import NOT, TUPLE
 
 _PLAIN = (
     ("None", 0.5),
@@ -39,8 +40,8 @@ def change_return(target: Target) -> Iterator[Change]:
             yield slot.put(text, weight)
     for name, weight in target.variables[:5]:
         if name not in ("None", slot.text):
-            yield slot.put(f"{slot.text}, {name}", 0.2 * weight, atom=False)
-    yield slot.put(f"not {slot.closed}", 0.2, atom=False)
+            yield slot.put(f"{slot.text}, {name}", 0.2 * weight, TUPLE)
+    yield slot.put(f"not {slot.at(NOT)}", 0.2, NOT)
     yield slot.put(f"bool({slot.text})", 0.2)
 
 

@@ -28,7 +28,7 @@ def replace_expression(target: Target) -> Iterator[Change]:
             weight = share * (2.0 if isinstance(slot.node, each.kind) else 1.0)
             weight *= 1.5 if each.names & names else 1.0
             weight /= 1.0 + abs(each.line - line) / 6
-            changes.append(slot.put(each.text, weight, atom=each.atom))
+            changes.append(slot.put(each.text, weight, each.level))
     changes.sort(key=lambda change: (-change.weight, change.start, change.text))
     yield from changes[:_MOST]
 

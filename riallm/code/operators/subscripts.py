@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from riallm.code.facts import tail
 from riallm.code.operators.target import Change, Slot, Target
+from riallm.code.precedence import SUM, UNARY
 
 
 def change_index(target: Target) -> Iterator[Change]:
@@ -14,12 +15,12 @@ def change_index(target: Target) -> Iterator[Change]:
     for slot in target.slots:
         if not isinstance(slot.parent, ast.Subscript) or slot.field != "slice" or isinstance(slot.node, ast.Tuple):
             continue
-        for text, weight in (("0", 0.5), ("-1", 0.8), ("1", 0.4), ("-2", 0.1), (f"-{slot.closed}", 0.3)):
+        for text, weight in (("0", 0.5), ("-1", 0.8), ("1", 0.4), ("-2", 0.1), (f"-{slot.at(UNARY)}", 0.3)):
             if text != slot.text:
                 yield slot.put(text, weight)
         if slot.loaded:
             for form, weight in ((":{}", 0.5), ("{}:", 0.5), ("{} + 1:", 0.2), (":{} + 1", 0.2)):
-                yield slot.put(form.format(slot.closed), weight)
+                yield slot.put(form.format(slot.at(SUM)), weight)
         for key, weight in target.vocabulary.keys(target.source, tail(slot.parent.value))[:10]:
             yield slot.put(key, weight)
         inner = slot.parent.value

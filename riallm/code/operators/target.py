@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from riallm.code.facts import Facts
+from riallm.code.precedence import ATOM, TUPLE, level_of, wanted
 from riallm.code.regions import shape
 from riallm.code.scopes import parameters
 from riallm.code.source import Function, Item, Place, Source, header_nodes
@@ -26,42 +27,9 @@ class Change(NamedTuple):
 
 Operator = Callable[["Target"], Iterator[Change]]
 
-_OPEN: frozenset[tuple[type, str]] = frozenset(
-    {
-        (ast.Assign, "value"),
-        (ast.AugAssign, "value"),
-        (ast.AnnAssign, "value"),
-        (ast.Return, "value"),
-        (ast.Expr, "value"),
-        (ast.If, "test"),
-        (ast.While, "test"),
-        (ast.Assert, "test"),
-        (ast.Assert, "msg"),
-        (ast.For, "iter"),
-        (ast.Raise, "exc"),
-        (ast.Call, "args"),
-        (ast.keyword, "value"),
-        (ast.List, "elts"),
-        (ast.Tuple, "elts"),
-        (ast.Set, "elts"),
-        (ast.Dict, "values"),
-        (ast.Subscript, "slice"),
-        (ast.Slice, "lower"),
-        (ast.Slice, "upper"),
-        (ast.Slice, "step"),
-        (ast.Lambda, "body"),
-        (ast.ListComp, "elt"),
-        (ast.SetComp, "elt"),
-        (ast.GeneratorExp, "elt"),
-        (ast.DictComp, "value"),
-        (ast.arguments, "defaults"),
-        (ast.match_case, "guard"),
-    }
-)
 _CONDITIONS: frozenset[tuple[type, str]] = frozenset(
     {(ast.If, "test"), (ast.While, "test"), (ast.IfExp, "test"), (ast.comprehension, "ifs"), (ast.match_case, "guard")}
 )
-_TIGHT = (ast.Name, ast.Attribute, ast.Call, ast.Subscript, ast.Constant, ast.List, ast.Dict, ast.Set, ast.ListComp)
 
 
 def grown(text: str, start: int, end: int, low: int) -> tuple[int, int]:
@@ -94,8 +62,8 @@ class Slot:
     end: int
     text: str
     inner: frozenset[str]
-    bare: bool
-    """Whether parentheses around it can be left out for any operator expression."""
+    wanted: int
+    """The loosest level of precedence that can stand here without parentheses."""
 
     @property
     def loaded(self) -> bool:
@@ -113,21 +81,22 @@ class Slot:
         return isinstance(self.parent, ast.Call) and self.field == "func"
 
     @property
-    def tight(self) -> bool:
-        """Whether its text needs no parentheses before a dot, a call or an operator."""
+    def level(self) -> int:
+        """How tightly the expression binds."""
+        return level_of(self.node)
+
+    def at(self, level: int) -> str:
+        """The text, in parentheses where a place that wants this level needs them."""
         node = self.node
-        if isinstance(node, ast.Constant):
-            return not isinstance(node.value, int | float | complex) or isinstance(node.value, bool)
-        return isinstance(node, _TIGHT)
+        if level == ATOM and isinstance(node, ast.Constant) and isinstance(node.value, int | float | complex):
+            return f"({self.text})"
+        if isinstance(node, ast.Tuple) and self.text.startswith("(") and self.text.endswith(")"):
+            return self.text
+        return self.text if self.level >= level else f"({self.text})"
 
-    @property
-    def closed(self) -> str:
-        """The text in parentheses where it needs them as an operand."""
-        return self.text if self.tight or isinstance(self.node, ast.Constant) else f"({self.text})"
-
-    def put(self, text: str, weight: float = 1.0, *, atom: bool = True) -> Change:
-        """Replace the expression; `atom` says that the new text binds as tightly as a name."""
-        if not (atom or self.bare) or self._own_parentheses:
+    def put(self, text: str, weight: float = 1.0, level: int = ATOM) -> Change:
+        """Replace the expression by a text that binds at `level`."""
+        if level < self.wanted or self._own_parentheses:
             text = f"({text})"
         return Change(self.start, self.end, text, weight)
 
@@ -317,10 +286,9 @@ class _Collector:
         if end - start > _LARGE:
             return
         text = self.source.text
-        bare = (type(parent), field) in _OPEN
-        if not bare:
-            left, right = text[:start].rstrip()[-1:] if start else "", text[end : end + 200].lstrip()[:1]
-            bare = left == "(" and right == ")"
+        level = wanted(parent, field)
+        if level and grown(text, start, end, 0) != (start, end):
+            level = TUPLE
         self.slots.append(
             Slot(
                 node=node,
@@ -331,7 +299,7 @@ class _Collector:
                 end=end,
                 text=text[start:end],
                 inner=inner,
-                bare=bare,
+                wanted=level,
             )
         )
 
