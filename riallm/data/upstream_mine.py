@@ -1,0 +1,396 @@
+"""Find real bugs: the tests of release n+1 run on release n, and single hunks of the change that turn them green.
+
+A bug is a hunk of at most MAX_LINES changed lines in one source file of n such that, with it alone,
+a test of n+1 that is red on n through wrong behaviour becomes green and no test of n+1 that is green on n becomes red.
+"""
+
+from __future__ import annotations
+
+import platform
+import re
+import shutil
+import time
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from riallm.core.errors import UsageError
+from riallm.core.files import sha256
+from riallm.data import upstream_hunks as hunks
+from riallm.data.releases import Sdist, fetch, licence, unpack
+from riallm.data.upstream_bug import Bug, read_source
+from riallm.data.upstream_env import Packages, install, make_venv, readable
+from riallm.data.upstream_project import (
+    changed_tests,
+    overlay,
+    requirements,
+    source_files,
+    test_files,
+    test_modules,
+)
+from riallm.data.upstream_run import Outcome, Report, run_tests, wrong_behaviour
+
+MAX_LINES = 40
+MAX_HUNKS = 300
+MAX_BUGS = 4  # of one pair; the smallest hunks are kept
+MODULE_SECONDS = 6.0
+RED_SECONDS = 20.0  # for the changed test modules, once
+SUITE_SECONDS = 60.0  # for the whole suite, once
+SCAN_SECONDS = 90.0
+VISIBLE_SECONDS = 5.0
+_OLD_STYLE = re.compile(r"^\s+def (setup|teardown)\(self\)|^(from|import) nose\b|yield_fixture", re.MULTILINE)
+
+
+@dataclass(slots=True, kw_only=True)
+class Pair:
+    """What came of one pair of releases; `verdict` says why there is no bug, or "bugs"."""
+
+    package: str
+    before: str
+    after: str
+    verdict: str
+    detail: str = ""  # the message behind the verdict, where there is one
+    changed_modules: int = 0
+    red: int = 0
+    wrong: int = 0
+    hunks: int = 0
+    candidates: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    bugs: list[Bug] = field(default_factory=list)
+
+
+class _Stop(Exception):
+    """The pair is decided; the message is its verdict."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Bench:
+    """Both releases on disk with the same tests and the same packages."""
+
+    older: Path
+    newer: Path
+    packages: Packages
+    tests: list[str]  # tests that are new or changed: whole modules, or node ids without parameters
+    spdx: str
+    digests: tuple[str, str]
+
+    def run(
+        self, project: Path, modules: Iterable[str], seconds: float, *, only: Collection[str] = (), trace: bool = False
+    ) -> Report:
+        shown = readable(self.packages.folder)
+        return run_tests(project, list(modules), only=only, readable=shown, seconds=seconds, trace=trace)
+
+    def run_nodes(self, project: Path, nodes: Collection[str], *, trace: bool = False) -> Report:
+        """Run tests by node id; a test whose module cannot be collected is just absent from the report."""
+        seconds = 3 * RED_SECONDS if trace else RED_SECONDS
+        return self.run(project, _modules(nodes), seconds, only=nodes, trace=trace)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Find:
+    """A hunk that alone turns `fixed` green."""
+
+    path: PurePosixPath
+    hunk: hunks.Hunk
+    text: str
+    fixed: frozenset[str]
+
+
+def mine_pair(before: Sdist, after: Sdist, home: Path) -> Pair:
+    """Look for bugs between two releases. Every reason to find none is a verdict; only a broken sandbox raises."""
+    began = time.monotonic()
+    pair = Pair(package=before.package, before=before.version, after=after.version, verdict="bugs")
+    work = home / "work" / f"{before.package}-{after.version}"
+    shutil.rmtree(work, ignore_errors=True)
+    try:
+        bench = _set_up(before, after, home, work)
+        reds = _red_tests(bench, pair)
+        finds = _choose(_scan(bench, pair, reds))
+        if not finds:
+            raise _Stop("no single hunk mends it")
+        pair.bugs = _verify(bench, pair, before, after, reds, finds)
+        if not pair.bugs:
+            raise _Stop("hunks found, none verified")
+    except _Stop as stop:
+        pair.verdict = str(stop)
+        pair.detail = str(stop.__cause__ or "")
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+        pair.seconds = round(time.monotonic() - began, 1)
+    return pair
+
+
+def _set_up(before: Sdist, after: Sdist, home: Path, work: Path) -> _Bench:
+    digests, folders = [], []
+    for name, sdist in (("older", before), ("newer", after)):
+        try:
+            archive, digest = fetch(sdist, home / "sdists")
+            folders.append(unpack(archive, work / name))
+        except UsageError as error:
+            raise _Stop("archive cannot be had") from error
+        digests.append(digest)
+    older, newer = folders
+    spdx = licence(older)
+    if spdx is None or licence(newer) is None:
+        raise _Stop("licence not recognised as permissive")
+    if not test_modules(newer):
+        raise _Stop("no tests in the source release")
+    tests = changed_tests(older, newer)
+    if not tests:
+        raise _Stop("no test changed")
+    old_style = any(
+        _OLD_STYLE.search((newer / path).read_text(encoding="utf-8", errors="replace"))
+        for path in test_files(newer)
+        if path.suffix == ".py"
+    )
+    wanted = [*requirements(newer), "pytest==7.4.4" if old_style else "pytest==8.3.5"]
+    try:
+        packages = install(wanted, without=before.package, home=home / "packages")
+    except UsageError as error:
+        raise _Stop("packages do not install") from error
+    overlay(older, newer)
+    for project in (older, newer):
+        make_venv(project, packages.folder)
+    return _Bench(older=older, newer=newer, packages=packages, tests=tests, spdx=spdx, digests=(digests[0], digests[1]))
+
+
+def _red_tests(bench: _Bench, pair: Pair) -> dict[str, Outcome]:
+    """Tests that are green on n+1 and red on n, twice each, through wrong behaviour."""
+    pair.changed_modules = len(_modules(bench.tests))
+    whole = {test for test in bench.tests if "::" not in test}
+    only = () if whole else bench.tests
+    good = bench.run(bench.newer, _modules(bench.tests), RED_SECONDS, only=only)
+    if not good.ended:
+        raise _Stop("tests crash or take over 20 s on the newer release")
+    if not good.passed():
+        raise _Stop("no test is green on the newer release")
+    bad = bench.run(bench.older, _modules(bench.tests), 2 * RED_SECONDS, only=only)
+    red = good.passed() & bad.failed()
+    pair.red = len(red)
+    if not red:
+        raise _Stop(
+            "no red test" if not bad.uncollected else "no red test, modules not importable on the older release"
+        )
+    known = hunks.words([_text(bench.older / path) for path in source_files(bench.older)])
+    wrong = {node for node in red if wrong_behaviour(bad.tests[node], project=bench.older, known=known)}
+    if not wrong:
+        raise _Stop("red through a missing name only")
+    wrong &= bench.run_nodes(bench.newer, wrong).passed() & bench.run_nodes(bench.older, wrong).failed()
+    pair.wrong = len(wrong)
+    if not wrong:
+        raise _Stop("red tests are flaky")
+    return {node: bad.tests[node] for node in sorted(wrong)}
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace")
+
+
+def _candidates(bench: _Bench, *, together: bool) -> list[tuple[PurePosixPath, str, hunks.Hunk]]:
+    """Every hunk of every source file that both releases have, smallest first."""
+    found = []
+    newer = set(source_files(bench.newer))
+    for path in source_files(bench.older):
+        if path not in newer:
+            continue
+        try:
+            older_text, newer_text = read_source(bench.older / path), read_source(bench.newer / path)
+        except UnicodeDecodeError:
+            continue
+        if older_text != newer_text:
+            found += [(path, older_text, hunk) for hunk in hunks.cut(older_text, newer_text, together=together)]
+    return sorted(found, key=lambda entry: (entry[2].size, entry[0], entry[2].start))
+
+
+def _scan(bench: _Bench, pair: Pair, reds: dict[str, Outcome]) -> list[_Find]:
+    """Try every hunk alone on the red tests; where none helps a test, groups of close regions too."""
+    deadline = time.monotonic() + SCAN_SECONDS
+    finds: list[_Find] = []
+    entered = bench.run_nodes(bench.older, sorted(reds), trace=True).entered
+    for together in (False, True):
+        left = sorted(set(reds) - {node for find in finds for node in find.fixed})
+        entries = _candidates(bench, together=together)
+        pair.hunks += len(entries)
+        if not left:
+            break
+        if len(entries) > MAX_HUNKS:
+            _drop(pair, "too many hunks")
+            continue
+        for path, older_text, hunk in entries:
+            text = hunks.apply(older_text, hunk)
+            reason = "over 40 lines" if hunk.size > MAX_LINES else hunks.objection(older_text, text)
+            if reason:
+                _drop(pair, reason)
+                continue
+            if time.monotonic() > deadline:
+                _drop(pair, "no time left to try")
+                continue
+            inside = hunks.entries(older_text, hunk)
+            tests = left if inside is None or not entered else _entering(entered, str(path), inside, left)
+            if not tests:
+                _drop(pair, "never entered by a red test")
+                continue
+            pair.candidates += 1
+            fixed = _with_text(bench, path, text, older_text, tests).passed() & set(left)
+            if fixed:
+                finds.append(_Find(path=path, hunk=hunk, text=text, fixed=frozenset(fixed)))
+    return finds
+
+
+def _drop(pair: Pair, reason: str) -> None:
+    pair.dropped[reason] = pair.dropped.get(reason, 0) + 1
+
+
+def _with_text(bench: _Bench, path: PurePosixPath, text: str, older_text: str, nodes: Sequence[str]) -> Report:
+    """Run tests on the older release with one file changed for the time being."""
+    file = bench.older / path
+    file.write_bytes(text.encode())
+    try:
+        return bench.run_nodes(bench.older, nodes)
+    finally:
+        file.write_bytes(older_text.encode())
+
+
+def _modules(nodes: Iterable[str]) -> list[str]:
+    """The modules of node ids."""
+    return sorted({node.split("::")[0] for node in nodes})
+
+
+def _entering(
+    entered: dict[str, frozenset[tuple[str, int]]], path: str, lines: frozenset[int], tests: Sequence[str]
+) -> list[str]:
+    """The tests that enter one of the functions that start at `lines` of `path`; all, when importing enters one."""
+    places = {(path, line) for line in lines}
+    if places & entered.get("", frozenset()):
+        return list(tests)
+    return [test for test in tests if places & entered.get(test, frozenset())]
+
+
+def _choose(finds: Sequence[_Find]) -> list[_Find]:
+    """One hunk for each group of tests: the one that mends most, the smaller at a tie, and none for a test twice."""
+    chosen: list[_Find] = []
+    mended: set[str] = set()
+    for find in sorted(finds, key=lambda find: (-len(find.fixed), find.hunk.size, find.path, find.hunk.start)):
+        if not find.fixed & mended:
+            chosen.append(find)
+            mended |= find.fixed
+    return sorted(chosen, key=lambda find: (find.hunk.regions, find.hunk.size, find.path, find.hunk.start))
+
+
+def _verify(
+    bench: _Bench, pair: Pair, before: Sdist, after: Sdist, reds: dict[str, Outcome], finds: Sequence[_Find]
+) -> list[Bug]:
+    """Keep the finds that break nothing in the whole suite, with what an evaluation needs to know of them."""
+    modules = _suite(bench, reds)
+    plain = [bench.run(bench.older, modules, SUITE_SECONDS) for _ in range(2)]
+    if not all(report.ended for report in plain):
+        raise _Stop("the whole suite is too slow or crashes")
+    green = plain[0].passed() & plain[1].passed()
+    bugs: list[Bug] = []
+    for find in finds:
+        if len(bugs) == MAX_BUGS:
+            _drop(pair, "enough bugs of this pair")
+            continue
+        older_text = read_source(bench.older / find.path)
+        file = bench.older / find.path
+        file.write_bytes(find.text.encode())
+        try:
+            mended = [bench.run(bench.older, modules, SUITE_SECONDS) for _ in range(2)]
+        finally:
+            file.write_bytes(older_text.encode())
+        passed = mended[0].passed() & mended[1].passed()
+        if not all(report.ended for report in mended):
+            _drop(pair, "suite crashes with the hunk")
+        elif green - (mended[0].passed() | mended[1].passed()):
+            _drop(pair, "breaks another test")
+        elif not find.fixed & passed:
+            _drop(pair, "fix is flaky")
+        else:
+            fixed = find.fixed & passed
+            never = {node for report in mended for node in report.failed()} - passed
+            bug = _record(bench, before, after, reds, find, fixed, never, mended[0], older_text, modules)
+            if bug is None:
+                _drop(pair, "visible tests are too slow, or cannot be told from red ones")
+            else:
+                bugs.append(bug)
+    return bugs
+
+
+def _suite(bench: _Bench, reds: dict[str, Outcome]) -> list[str]:
+    """The modules of the whole suite; where that is too slow or crashes, those that end in MODULE_SECONDS,
+    as many as fit in the time of a suite."""
+    modules = [str(path) for path in test_modules(bench.older)]
+    if bench.run(bench.older, modules, SUITE_SECONDS / 2).ended:
+        return modules
+    needed = _modules(reds)
+    kept, total = [], 0.0
+    for module in sorted(modules, key=lambda name: (name not in needed, name)):
+        report = bench.run(bench.older, [module], MODULE_SECONDS)
+        if report.ended and total + report.seconds < SUITE_SECONDS / 2:
+            kept.append(module)
+            total += report.seconds
+    return sorted(kept)
+
+
+def _record(
+    bench: _Bench,
+    before: Sdist,
+    after: Sdist,
+    reds: dict[str, Outcome],
+    find: _Find,
+    fixed: frozenset[str],
+    never: set[str],
+    suite: Report,
+    older_text: str,
+    modules: Sequence[str],
+) -> Bug | None:
+    """The bug as it is kept, or None when no visible command of at most VISIBLE_SECONDS shows it."""
+    paths = _modules(fixed)
+    visible = list(paths)
+    away = sorted(node for node in never if node.split("::")[0] in paths)
+    seconds = bench.run(bench.older, visible, SUITE_SECONDS).seconds
+    hidden = [module for module in modules if module not in paths]
+    if seconds > VISIBLE_SECONDS or len(away) > 40:
+        visible, away = sorted({node.split("[")[0] for node in fixed}), []
+        away = sorted(node for node in never if any(node.startswith(name) for name in visible))
+        seconds = bench.run(bench.older, visible, SUITE_SECONDS).seconds
+        hidden = list(modules)
+    # pytest deselects by prefix, so a red test must not be the beginning of a mended one.
+    if seconds > VISIBLE_SECONDS or any(node.startswith(tuple(away)) for node in fixed if away):
+        return None
+    crowded = Counter(node.split("::")[0] for node in never)
+    green = {node.split("::")[0] for node in suite.passed()}
+    hidden = [module for module in hidden if module in green and crowded[module] <= 20]
+    hidden_away = sorted(node for node in never if node.split("::")[0] in hidden)
+    diff = hunks.unified(older_text, find.text, str(find.path))
+    return Bug(
+        id=f"{before.package}-{after.version}-{sha256(diff.encode())[:6]}",
+        package=before.package,
+        version_before=before.version,
+        version_after=after.version,
+        sdist_before=before.filename,
+        sdist_after=after.filename,
+        sha256_before=bench.digests[0],
+        sha256_after=bench.digests[1],
+        licence=bench.spdx,
+        path=str(find.path),
+        hunk=diff,
+        removed=find.hunk.changed_removed,
+        added=find.hunk.changed_added,
+        regions=find.hunk.regions,
+        fixed_tests=tuple(sorted(fixed)),
+        errors=tuple(name for name, _ in Counter(reds[node].error for node in sorted(fixed)).most_common()),
+        test_paths=tuple(paths),
+        visible=tuple(visible),
+        visible_deselect=tuple(away),
+        visible_seconds=round(seconds, 2),
+        hidden=tuple(hidden),
+        hidden_deselect=tuple(hidden_away),
+        hidden_seconds=round(
+            sum(test.seconds for node, test in suite.tests.items() if node.split("::")[0] in hidden), 2
+        ),
+        requires=bench.packages.pins,
+        python=platform.python_version(),
+    )
