@@ -1,0 +1,1 @@
+"""The sets of the repair evaluation: injected, smoke, benchmarks and upstream bugs, and folders of one's own."""
