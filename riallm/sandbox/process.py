@@ -220,7 +220,7 @@ def converse(
 
 
 class _Words:
-    """Passes output on and remembers how it began; holds back what may be bubblewrap's own word of a missing program."""
+    """Passes output on and remembers how it began; holds back what may be bubblewrap telling of a missing program."""
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink

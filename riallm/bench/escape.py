@@ -1,0 +1,125 @@
+"""The escape suite: every attack in every tier, as root and as an ordinary user, beside the same attack run free.
+
+    python -m riallm.bench.escape [--who root,user] [--run free,bubblewrap,...] [--peers] [--json]
+
+An attack whose free run fails (its kernel feature is absent, or it takes root) proves nothing by being held; such
+runs are marked "(held)" and counted. Prints a table, and as its last line one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from riallm.bench import ordinary, peers
+from riallm.bench.attacks import ALL, Attack
+from riallm.bench.attacks.run import Runner, free, in_tier, run_all
+from riallm.core.errors import SandboxError
+from riallm.sandbox import probe
+from riallm.sandbox.base import Tier
+
+Found = dict[str, dict[str, bool | str]]  # run -> attack -> got through, or why the run failed
+FREE = "free"
+
+# What the weaker tiers are known not to hold: (run, who) -> names of attacks. A gap that closes must leave here.
+GAPS: dict[tuple[str, str], frozenset[str]] = {}
+
+
+def runs(*, with_peers: bool) -> dict[str, Runner]:
+    """Name -> how to run: free, the tiers that work here, and other people's sandboxes that are installed."""
+    found: dict[str, Runner] = {FREE: free()}
+    for report in probe():
+        if report.available:
+            found[str(report.tier)] = in_tier(report.tier)
+    return found | (peers.runners() if with_peers else {})
+
+
+def measure(names: Sequence[str], *, with_peers: bool = False, attacks: Sequence[Attack] = ALL) -> Found:
+    """Run attacks as the user that this process is; SandboxError for a run that is not available here."""
+    known = runs(with_peers=with_peers)
+    missing = [name for name in names if name not in known]
+    if missing:
+        raise SandboxError(f"not available here: {', '.join(missing)}; available: {', '.join(known)}")
+    found: Found = {}
+    for name in names or known:
+        folder = Path(tempfile.mkdtemp(prefix="riallm-escape-", dir=None if os.geteuid() else "/var/tmp"))
+        found[name] = run_all(attacks, known[name], folder)
+    return found
+
+
+def measure_ordinary(names: Sequence[str], *, with_peers: bool = False) -> Found:
+    """The same as an ordinary user, for which this process must be root."""
+    with tempfile.TemporaryDirectory(prefix="riallm-home-", dir="/var/tmp") as home:
+        os.chmod(home, 0o755)
+        words = ["--who", "self", "--json", *(["--run", ",".join(names)] if names else [])]
+        words += ["--peers"] if with_peers else []
+        done = subprocess.run(
+            [sys.executable, "-m", "riallm.bench.ordinary", home, "riallm.bench.escape", *words],
+            capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": str(ordinary.needed()[0])},
+        )  # fmt: skip
+    if done.returncode:
+        raise SandboxError(f"the run as an ordinary user failed: {done.stderr.strip()[-2000:]}")
+    found: Found = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def word(run: str, attack: Attack, found: Found) -> str:
+    """One cell of the table."""
+    result = found[run][attack.name]
+    if isinstance(result, str):
+        return "BROKEN"
+    if result:
+        return "THROUGH"
+    proven = run == FREE or FREE not in found or found[FREE][attack.name] is True
+    return "held" if proven else "(held)"
+
+
+def table(found: dict[str, Found]) -> str:
+    """All results, one attack a line, then the sums."""
+    columns = [(who, run) for who, results in found.items() for run in results]
+    heads = [f"{run}, {who}" for who, run in columns]
+    width = max(len(attack.name) for attack in ALL)
+    lines = [" ".join([f"{'attack':{width}}", "list", *heads])]
+    for attack in ALL:
+        cells = [
+            f"{word(run, attack, found[who]):{len(head)}}" for (who, run), head in zip(columns, heads, strict=True)
+        ]
+        lines.append(" ".join([f"{attack.name:{width}}", f"{attack.number:>4}", *cells]).rstrip())
+    for text in ("THROUGH", "held", "(held)", "BROKEN"):
+        counts = [sum(word(run, a, found[who]) == text for a in ALL) for who, run in columns]
+        cells = [f"{count:<{len(head)}}" for count, head in zip(counts, heads, strict=True)]
+        lines.append(" ".join([f"{text:{width}}", "    ", *cells]).rstrip())
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure and print. Exit code 1 when something came through the strongest tier."""
+    parser = argparse.ArgumentParser(prog="python -m riallm.bench.escape", description=__doc__)
+    parser.add_argument("--who", default="root,user" if os.geteuid() == 0 else "self")
+    parser.add_argument("--run", default="")
+    parser.add_argument("--peers", action="store_true")
+    parser.add_argument("--json", action="store_true", help="only the JSON object")
+    options = parser.parse_args(argv)
+    names = [name for name in options.run.split(",") if name]
+    found: dict[str, Found] = {}
+    for who in options.who.split(","):
+        take = measure_ordinary if who == "user" else measure
+        found[who] = take(names, with_peers=options.peers)
+    if options.json and options.who == "self":
+        sys.stdout.write(json.dumps(found["self"]) + "\n")
+        return 0
+    if not options.json:
+        sys.stdout.write(table(found) + "\n")
+    sys.stdout.write(json.dumps(found) + "\n")
+    strongest = (results.get(str(Tier.BUBBLEWRAP), {}) for results in found.values())
+    return int(any(result is not False for results in strongest for result in results.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
