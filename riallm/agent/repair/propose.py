@@ -44,7 +44,7 @@ def propose(
             key = statement_key(source, edit)
             known = found.get(key)
             if known is None or known.suspicion * known.edit.prior < suspect.score * edit.prior:
-                marks = smells(source, edit, test_text)
+                marks = smells(source, edit, tests=test_text)
                 found[key] = Candidate(edit=edit, key=key, suspicion=suspect.score, smells=marks)
         if len(found) >= max_candidates:
             break
