@@ -179,7 +179,7 @@ class Checker:
             found = self._try(element, edit)
             if found is not None or not any(mark in edit.text for mark in ",=*"):
                 return found or None
-        lines = any("\n" in text or "\r" in text for text in (edit.text, edit.original))
+        lines = any(mark in text for text in (edit.text, edit.original) for mark in "\n\r") or _is_layout(edit)
         around: Region | None = region
         while around is not None:
             found = self._try(around, edit)
@@ -260,6 +260,11 @@ def _elements(item: Item) -> Iterator[ast.expr]:
                 yield from (child for child in node.elts if not isinstance(child, ast.Starred))
             elif isinstance(node, ast.Dict):
                 yield from (child for child in (*node.keys, *node.values) if child is not None)
+
+
+def _is_layout(edit: Edit) -> bool:
+    """Whether the edit may be right only together with the lines around: another depth, an `if` that turns `elif`."""
+    return edit.original[:1] in (" ", "\t") or edit.text == "el"
 
 
 def changed_trees(source: Source, edit: Edit) -> tuple[ast.Module, ast.Module] | None:

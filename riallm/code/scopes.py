@@ -19,12 +19,14 @@ class Scope:
     parameters: names of the function's parameters, which are locals too.
     enclosing: names bound by the functions around, the nearest first.
     inner: names that only comprehensions and lambdas inside bind.
+    roles: name -> what it is used as, in words of `role_of`.
     """
 
     locals: dict[str, tuple[int, list[int]]]
     parameters: tuple[str, ...]
     enclosing: tuple[frozenset[str], ...]
     inner: frozenset[str]
+    roles: dict[str, frozenset[str]]
 
     @property
     def names(self) -> set[str]:
@@ -35,7 +37,7 @@ class Scope:
 def scope_of(source: Source, function: Function | None) -> Scope:
     """The scope of a function of the file; of its top level for None, where module names are not locals."""
     if function is None:
-        return Scope(locals={}, parameters=(), enclosing=(), inner=frozenset())
+        return Scope(locals={}, parameters=(), enclosing=(), inner=frozenset(), roles={})
     walker = _Bindings(function)
     enclosing = []
     outer = _outer_function(source, function)
@@ -47,12 +49,50 @@ def scope_of(source: Source, function: Function | None) -> Scope:
         parameters=tuple(parameters(function)),
         enclosing=tuple(enclosing),
         inner=frozenset(walker.inner - set(walker.first)),
+        roles=_roles(function),
     )
 
 
 def _outer_function(source: Source, node: Function) -> Function | None:
     parent = source.places[node].parent
     return source.function_of(parent) if isinstance(parent, Item) else None
+
+
+def role_of(parent: ast.AST, field: str) -> str:
+    """What an expression at `parent.field` is used as: "receiver", "index", "number", ...; "" for others."""
+    return _ROLES.get((type(parent), field), "")
+
+
+_ROLES: dict[tuple[type[ast.AST], str], str] = {
+    (ast.Attribute, "value"): "receiver",
+    (ast.Subscript, "value"): "container",
+    (ast.Subscript, "slice"): "index",
+    (ast.Slice, "lower"): "index",
+    (ast.Slice, "upper"): "index",
+    (ast.BinOp, "left"): "number",
+    (ast.BinOp, "right"): "number",
+    (ast.AugAssign, "value"): "number",
+    (ast.Compare, "left"): "compared",
+    (ast.Compare, "comparators"): "compared",
+    (ast.For, "iter"): "walked",
+    (ast.comprehension, "iter"): "walked",
+    (ast.Call, "args"): "argument",
+    (ast.Call, "func"): "called",
+    (ast.If, "test"): "truth",
+    (ast.While, "test"): "truth",
+    (ast.BoolOp, "values"): "truth",
+    (ast.UnaryOp, "operand"): "truth",
+}
+
+
+def _roles(function: Function) -> dict[str, frozenset[str]]:
+    found: dict[str, set[str]] = {}
+    for parent in ast.walk(function):
+        for field, value in ast.iter_fields(parent):
+            for node in value if isinstance(value, list) else (value,):
+                if isinstance(node, ast.Name) and (role := role_of(parent, field)):
+                    found.setdefault(node.id, set()).add(role)
+    return {name: frozenset(roles) for name, roles in found.items()}
 
 
 def parameters(function: Function | ast.Lambda) -> list[str]:

@@ -6,8 +6,11 @@ import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from riallm.code.facts import tail
+from riallm.code.builtins_table import arity
+from riallm.code.facts import BUILTINS, tail
 from riallm.code.operators.target import Change, Slot, Target, grown
+
+_MANY = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,18 +45,33 @@ def calls(target: Target) -> Iterator[Call]:
             yield Call(slot, node, start + 1, parts)
 
 
+def bounds(target: Target, node: ast.Call) -> tuple[int, int]:
+    """Fewest and most positional arguments that the callee takes, as far as the project or Python says."""
+    func = node.func
+    if any(isinstance(each, ast.Starred) for each in node.args):
+        return 0, _MANY
+    known = None
+    if isinstance(func, ast.Name) and func.id in BUILTINS and func.id not in target.facts.bound:
+        known = arity(func.id)
+    elif isinstance(func, ast.Attribute) and target.facts.bound.get(tail(func.value)) == "import":
+        known = arity(f"{tail(func.value)}.{func.attr}")
+    if known is None:
+        signature = target.vocabulary.signature(target.source, tail(func))
+        if signature is None or signature.open:
+            return 0, _MANY
+        known = signature.required, len(signature.positional)
+    named = sum(keyword.arg is not None for keyword in node.keywords)
+    return max(0, known[0] - named), known[1]
+
+
 def add_argument(target: Target) -> Iterator[Change]:
     """One more positional argument: a variable or a plain constant, at the end or at the front."""
     for call in calls(target):
         signature = target.vocabulary.signature(target.source, tail(call.node.func))
-        room, wanted = 1.0, ""
-        if signature is not None and not any(isinstance(each, ast.Starred) for each in call.node.args):
-            given = len(call.node.args)
-            if given < len(signature.positional):
-                wanted = signature.positional[given]
-                room = 2.0 if given < signature.required else 1.0
-            elif not signature.open:
-                room = 0.1
+        given = len(call.node.args)
+        fewest, most = bounds(target, call.node)
+        room = 2.0 if given < fewest else 1.0 if given < most else 0.01
+        wanted = signature.positional[given] if signature and given < len(signature.positional) else ""
         used = {each.id for each in call.node.args if isinstance(each, ast.Name)}
         fillings = [(name, weight * (0.3 if name in used else 1.0)) for name, weight in target.names(call.slot)[:20]]
         fillings += [("True", 0.3), ("False", 0.3), ("0", 0.3), ("1", 0.3), ('""', 0.1)]
@@ -91,12 +109,15 @@ def _values(target: Target, slot: Slot, name: str) -> Iterator[tuple[str, float]
 def remove_argument(target: Target) -> Iterator[Change]:
     """One argument less."""
     for call in calls(target):
+        fewest = bounds(target, call.node)[0]
         for index, (start, end) in enumerate(call.parts):
             if index + 1 < len(call.parts):
                 end = call.parts[index + 1][0]
             elif index:
                 start = call.parts[index - 1][1]
             weight = 1.0 if index + 1 == len(call.parts) else 0.6
+            if index < len(call.node.args) <= fewest:
+                weight = 0.02
             yield Change(start, end, "", weight)
 
 

@@ -32,8 +32,9 @@ def more_conditions(target: Target, slot: Slot) -> list[tuple[str, float, int]]:
     found: dict[str, tuple[float, int]] = {}
     used = {node.id for node in ast.walk(slot.node) if isinstance(node, ast.Name)}
     visible = {name for name, _ in target.names(slot)} | set(target.facts.bound)
+    own = {target.source.segment(each) for each in getattr(slot.node, "values", ())} | {slot.text}
     for each in target.vocabulary.ingredients(target.source, target.item).conditions:
-        if each.text != slot.text and each.names <= visible | {"len", "isinstance", "hasattr", "not", "self", "cls"}:
+        if each.text not in own and each.names <= visible | {"len", "isinstance", "hasattr", "not", "self", "cls"}:
             found.setdefault(each.text, (1.0 if each.names & used else 0.5, each.level))
     for name, weight in target.names(slot)[:8]:
         if name != "None":

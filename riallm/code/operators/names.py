@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
+from riallm.code.builtins_table import builtins_like, members_of, methods_beside
 from riallm.code.facts import tail
 from riallm.code.operators.target import Change, Target
 
@@ -30,6 +31,9 @@ def change_identifier(target: Target) -> Iterator[Change]:
         if not isinstance(node, ast.Name) or slot.callee or isinstance(node.ctx, ast.Del):
             continue
         share = 1.0 if slot.loaded else 0.3
+        if isinstance(slot.parent, ast.Attribute):
+            module = target.facts.bound.get(node.id) == "import"
+            share = 0.05 if module else 0.2 if node.id in ("self", "cls") else 1.0
         for name, weight in target.names(slot)[:60]:
             if name != node.id and (slot.loaded or name != "None"):
                 yield slot.put(name, share * weight * likeness(node.id, name))
@@ -40,7 +44,10 @@ def change_function(target: Target) -> Iterator[Change]:
     callees = target.vocabulary.callees(target.source, target.item)[:60]
     for slot in target.find(ast.Name):
         if slot.callee:
-            for name, weight in callees:
+            weights = dict(callees)
+            for name in builtins_like(slot.text):
+                weights[name] = 1.0 + weights.get(name, 0.0)
+            for name, weight in weights.items():
                 if name != slot.text:
                     yield slot.put(name, weight * likeness(slot.text, name))
 
@@ -54,9 +61,23 @@ def change_method(target: Target) -> Iterator[Change]:
             start = end - len(node.attr)
             if target.source.text[start:end] != node.attr:
                 continue
-            for name, weight in target.vocabulary.methods(target.source, target.item, tail(node.value))[:40]:
+            for name, weight in _methods(target, node).items():
                 if name != node.attr:
                     yield Change(start, end, name, weight * likeness(node.attr, name))
+
+
+def _methods(target: Target, node: ast.Attribute) -> dict[str, float]:
+    """Names that could stand for `node.attr` in a call: of the module, of the builtin types, of the vocabulary."""
+    word = tail(node.value)
+    if isinstance(node.value, ast.Name) and target.facts.bound.get(word) == "import":
+        weights = dict.fromkeys(members_of(word), 0.2)
+        for name in target.vocabulary.facts(target.source).methods.get(word, ()):
+            weights[name] = 0.6
+        return weights
+    weights = dict(target.vocabulary.methods(target.source, target.item, word)[:40])
+    for name in methods_beside(node.attr):
+        weights[name] = 0.15 + weights.get(name, 0.0)
+    return weights
 
 
 def change_caller(target: Target) -> Iterator[Change]:

@@ -14,6 +14,15 @@ _ARITHMETIC = ("+", "-", "*", "/", "//", "%", "**")
 _BITS = ("&", "|", "^", "<<", ">>")
 _ORDER = ("<", "<=", ">", ">=", "==", "!=")
 _CLOSEST = {"<": "<=", "<=": "<", ">": ">=", ">=": ">", "==": "!=", "!=": "=="}
+_ORDERED: dict[type[ast.operator], float] = {
+    ast.Add: 0.3,
+    ast.Mult: 0.05,
+    ast.BitAnd: 0.05,
+    ast.BitOr: 0.1,
+    ast.BitXor: 0.05,
+}
+"""How much the order of operands matters to an operator; 1 where it does not stand here."""
+
 _COMPARISONS: dict[type[ast.cmpop], str] = {
     ast.Eq: "==",
     ast.NotEq: "!=",
@@ -74,17 +83,19 @@ def swap_operands(target: Target) -> Iterator[Change]:
         node = slot.node
         if isinstance(node, ast.BinOp):
             left, right = target.slot_of(node.left), target.slot_of(node.right)
+            weight = _ORDERED.get(type(node.op), 1.0)
         elif isinstance(node, ast.Compare) and len(node.ops) == 1:
+            weight = 0.05 if isinstance(node.ops[0], ast.Eq | ast.NotEq | ast.Is | ast.IsNot) else 0.6
             left, right = target.slot_of(node.left), target.slot_of(node.comparators[0])
         else:
             continue
         if left is not None and right is not None:
             middle = text[left.end : right.start]
-            yield Change(left.start, right.end, right.at(left.wanted) + middle + left.at(right.wanted), 1.0)
+            yield Change(left.start, right.end, right.at(left.wanted) + middle + left.at(right.wanted), weight)
 
 
 def drop_operand(target: Target) -> Iterator[Change]:
-    """One side of `a + b`, of `a and b`, of `a or b`."""
+    """`a + b` becomes `a` or `b`, for any arithmetic or bit operator."""
     for slot in target.find(ast.BinOp):
         node = slot.node
         for side in (node.left, node.right) if isinstance(node, ast.BinOp) else ():

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ast
 import warnings
+from collections.abc import Collection
 
 from riallm.code.edit import Edit
-from riallm.code.operators.table import OPERATORS
+from riallm.code.operators.table import OPERATORS, Row
 from riallm.code.operators.target import Target, target_of
 from riallm.code.regions import Checker
 from riallm.code.source import Source
@@ -19,17 +20,21 @@ _ELSEWHERE = 0.3
 """Weight of a change on another line of the same statement, against one on the line itself."""
 
 
-def propose(source: Source, line: int, vocabulary: Vocabulary, *, limit: int = 400) -> list[Edit]:
+def propose(
+    source: Source, line: int, vocabulary: Vocabulary, *, limit: int = 400, only: Collection[str] | None = None
+) -> list[Edit]:
     """At most `limit` edits of the statements whose header or text covers the line, likeliest first.
 
     Each parses, changes the program and is unlike the others (by the syntax tree of what it changes). `prior` is
-    the operator's share of real fixes times the filling's share among the operator's changes here. The same
-    input always gives the same list. Lines that hold no code give none.
+    the operator's share of real fixes times the filling's share among the operator's changes here, or its plain
+    weight where they do not even add up to one (all of them unlikely). `only` keeps to the operators named. The
+    same input always gives the same list. Lines that hold no code give none.
     """
+    rows = {name: row for name, row in OPERATORS.items() if only is None or name in only}
     drafts: list[_Draft] = []
     for item in source.items_at(line):
         if not _is_docstring(item):
-            drafts.extend(_drafts(target_of(source, vocabulary, item, line), line))
+            drafts.extend(_drafts(target_of(source, vocabulary, item, line), line, rows))
     drafts.sort()
     checker, seen, kept = Checker(source), set[object](), list[Edit]()
     written: set[tuple[int, int, str]] = set()
@@ -63,17 +68,17 @@ def categorise(operator: str) -> str:
     return "infill" if row is None else row.family
 
 
-def _drafts(target: Target, line: int) -> list[_Draft]:
+def _drafts(target: Target, line: int, rows: dict[str, Row]) -> list[_Draft]:
     source = target.source
     low = source.line_starts[line - 1]
     high = source.line_end(low)
     drafts = []
-    for name, row in OPERATORS.items():
+    for name, row in rows.items():
         changes = [
             (change, change.weight if change.start <= high and change.end >= low else change.weight * _ELSEWHERE)
             for change in row.run(target)
         ]
-        total = sum(weight for _, weight in changes)
+        total = max(1.0, sum(weight for _, weight in changes))
         drafts += [
             (-row.share * weight / total, change.start, change.end, change.text, name)
             for change, weight in changes

@@ -25,6 +25,8 @@ def replace_expression(target: Target) -> Iterator[Change]:
         for each in near:
             if each.text == slot.text:
                 continue
+            if each.line == line and slot.text in each.text:
+                continue
             weight = share * (2.0 if isinstance(slot.node, each.kind) else 1.0)
             weight *= 1.5 if each.names & names else 1.0
             weight /= 1.0 + abs(each.line - line) / 6

@@ -29,7 +29,7 @@ def swap_statements(target: Target) -> Iterator[Change]:
     for one, other in zip((_siblings(target)[0], target), (target, _siblings(target)[1]), strict=True):
         if one is None or other is None or isinstance(one.item, _FIXED) or isinstance(other.item, _FIXED):
             continue
-        if one.alone and other.alone and not _is_docstring(one.item):
+        if one.alone and other.alone and not _is_docstring(one.item) and not _leaves(one.item) | _leaves(other.item):
             (start, middle), (after, end) = one.span, other.span
             yield Change(start, end, text[after:end] + text[middle:after] + text[start:middle], 1.0)
 

@@ -142,7 +142,7 @@ OPERATORS: dict[str, Row] = dict(
         _row(
             statements.insert_statement, "statement", "single statement", 0.04, f"{_REST}; calls and assignments added"
         ),
-        _row(statements.delete_statement, "statement", "single statement", 0.03, _REST),
+        _row(statements.delete_statement, "statement", "single statement", 0.015, _REST),
         _row(statements.move_statement, "statement", "single statement", 0.02, f"{_REST}; wrong indentation"),
         _row(statements.swap_statements, "statement", "single statement", 0.015, _REST),
         _row(statements.change_keyword_word, "statement", "single statement", 0.005, _REST),

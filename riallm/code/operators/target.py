@@ -11,7 +11,7 @@ from typing import NamedTuple
 from riallm.code.facts import Facts
 from riallm.code.precedence import ATOM, TUPLE, level_of, wanted
 from riallm.code.regions import shape
-from riallm.code.scopes import parameters
+from riallm.code.scopes import parameters, role_of
 from riallm.code.source import Function, Item, Place, Source, header_nodes
 from riallm.code.vocabulary import Ranked, Vocabulary
 
@@ -114,6 +114,7 @@ class Target:
     vocabulary: Vocabulary
     item: Item
     slots: list[Slot] = field(default_factory=list)
+    _names: dict[tuple[str, frozenset[str]], Ranked] = field(default_factory=dict)
 
     @cached_property
     def place(self) -> Place:
@@ -175,10 +176,22 @@ class Target:
         return self.vocabulary.variables(self.source, self.item)
 
     def names(self, slot: Slot) -> Ranked:
-        """`variables`, led by what the comprehensions and lambdas around the slot bind."""
-        return [(name, 1.2) for name in sorted(slot.inner)] + [
-            pair for pair in self.variables if pair[0] not in slot.inner
-        ]
+        """`variables` with what comprehensions and lambdas around the slot bind; those used alike elsewhere lead."""
+        role = role_of(slot.parent, slot.field)
+        known = self._names.get((role, slot.inner))
+        if known is not None:
+            return known
+        scope = self.vocabulary.scope(self.source, self.item)
+        found = [(name, 1.2) for name in sorted(slot.inner)]
+        for name, weight in self.variables:
+            if name in ("self", "cls"):
+                weight *= 0.5 if role == "receiver" else 0.15
+            elif role and name in scope.roles:
+                weight *= 1.0 if role in scope.roles[name] else 0.3 if role in ("receiver", "container") else 0.6
+            if name not in slot.inner:
+                found.append((name, weight))
+        known = self._names[role, slot.inner] = sorted(found, key=lambda pair: (-pair[1], pair[0]))
+        return known
 
     def find(self, *kinds: type[ast.expr]) -> Iterator[Slot]:
         """Slots whose node is one of the kinds and is read."""
