@@ -60,7 +60,7 @@ class View(Observer):
         """True only for an explicit y."""
         self.close()
         try:
-            return self._out.input(f"[bold]{question}[/] [y/N] ").strip().lower() in ("y", "yes")
+            return self._out.input(f"[bold]{question}[/] \\[y/N] ").strip().lower() in ("y", "yes")
         except EOFError:
             return False
 

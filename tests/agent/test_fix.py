@@ -151,9 +151,7 @@ def test_a_test_file_as_the_path(project: Make, fix: Fix) -> None:
     assert code == 0
 
 
-def test_audit_verify_finds_a_changed_record(
-    project: Make, fix: Fix, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_audit_verify_finds_a_changed_record(project: Make, fix: Fix, capsys: pytest.CaptureFixture[str]) -> None:
     root = project(FILES)
     fix(root)
     assert main(["audit", "verify", str(root)]) == 0
