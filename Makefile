@@ -7,7 +7,7 @@ PY ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 pytho
 PIP := $(V)/bin/python -m pip --disable-pip-version-check install -q -c constraints.txt
 EXAMPLE := examples/semver
 PYTEST := $(V)/bin/python -m pytest -q
-BENCHMARKS := validation
+BENCHMARKS := validation escape
 BWRAP ?= yes
 
 # What the shell around us has activated is not what we test with.
@@ -31,8 +31,11 @@ check: $(V)/.dev ## lint, layout and strict types
 	$(V)/bin/ruff format --check .
 	$(V)/bin/mypy
 
-bench: $(V)/.run sandbox ## the benchmarks; each prints a card, and keeps it with SAVE=results
-	@for file in $(BENCHMARKS); do $(V)/bin/python -m riallm.bench.$$file $(if $(SAVE),--save $(SAVE)) || exit $$?; done
+bench: SHELL := bash
+bench: $(V)/.run sandbox ## the benchmarks; each prints a card, kept in results/ with SAVE=results
+	@set -o pipefail; for name in $(BENCHMARKS); do \
+		{ $(V)/bin/riallm doctor && $(V)/bin/python -m riallm.bench.$$name; } \
+			| tee $(if $(SAVE),$(SAVE)/`date +%F`-$$name.txt) || exit $$?; done
 
 docs: $(V)/.dev sandbox ## write again what is generated: docs/cli.md and the picture in the README
 	$(V)/bin/python docs/generate.py

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from riallm.core.device import PROC, memory, num_cores
-from riallm.core.files import atomic_write
 
 Figure = str | int | float | None
 
@@ -37,19 +36,15 @@ def machine(*, proc: Path = PROC) -> dict[str, Figure]:
     }
 
 
-def emit(card: Card, folder: Path | None = None) -> None:
-    """Write the card to stdout, its last line JSON; with `folder`, also to `folder/DATE-NAME.txt`."""
+def emit(card: Card) -> None:
+    """Write the card to stdout, its last line JSON. `make bench SAVE=results` keeps it."""
     today = datetime.date.today().isoformat()
     here = machine()
     width = max(map(len, [*here, *card.figures, "command"]))
     rows = {"date": today, "command": card.command, **here, **card.figures}
     lines = [card.name, *(f"  {name:{width}}  {_text(value)}" for name, value in rows.items())]
     lines.append(json.dumps({"name": card.name, **rows}))
-    text = "\n".join(lines) + "\n"
-    sys.stdout.write(text)
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        atomic_write(folder / f"{today}-{card.name}.txt", text.encode())
+    sys.stdout.write("\n".join(lines) + "\n")
 
 
 def _text(value: Figure) -> str:

@@ -31,7 +31,6 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--project", type=Path, default=Path("examples/semver"), help="a folder with a red test")
     parser.add_argument("--seconds", type=float, default=10.0, help="how long to validate")
     parser.add_argument("--workers", type=int, default=min(2, num_cores()), help="warm workers at a time")
-    parser.add_argument("--save", type=Path, metavar="DIR", help="also write the card into this folder")
     options = parser.parse_args(argv)
     try:
         figures = measure(options.project, seconds=options.seconds, num_workers=options.workers)
@@ -39,7 +38,7 @@ def main(argv: list[str]) -> int:
         sys.stderr.write(f"validation: {error}\n")
         return error.exit_code
     command = f"python -m riallm.bench.validation --project {options.project} --workers {options.workers}"
-    emit(Card(name="validation", command=command, figures=figures), options.save)
+    emit(Card(name="validation", command=command, figures=figures))
     return 0
 
 
