@@ -69,6 +69,7 @@ def install(requirements: Sequence[str], *, without: str, home: Path, exact: boo
                 pins.append(f"{canonical(found.metadata['Name'])}=={found.version}")
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(building, folder, symlinks=True)
+        folder.chmod(0o755)  # a temporary folder is for its owner alone, and a sandbox may not be
     # Byte code made once here, since a sandbox shows the folder read-only; to compile is not to run.
     compileall.compile_dir(folder, quiet=2, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
     atomic_write(done, json.dumps({"pins": sorted(pins), "asked": wanted}, indent=1).encode())

@@ -35,9 +35,10 @@ MAX_LINES = 40
 MAX_HUNKS = 300
 MAX_BUGS = 4  # of one pair; the smallest hunks are kept
 MODULE_SECONDS = 6.0
-RED_SECONDS = 20.0  # for the changed test modules, once
+RED_SECONDS = 15.0  # for the changed test modules, once
 SUITE_SECONDS = 60.0  # for the whole suite, once
-SCAN_SECONDS = 90.0
+SCAN_SECONDS = 45.0
+PAIR_SECONDS = 100.0  # after that no further hunk of a pair is verified
 VISIBLE_SECONDS = 5.0
 _OLD_STYLE = re.compile(r"^\s+def (setup|teardown)\(self\)|^(from|import) nose\b|yield_fixture", re.MULTILINE)
 
@@ -75,6 +76,7 @@ class _Bench:
     tests: list[str]  # tests that are new or changed: whole modules, or node ids without parameters
     spdx: str
     digests: tuple[str, str]
+    try_seconds: float = RED_SECONDS  # for the red tests with one hunk
 
     def run(
         self, project: Path, modules: Iterable[str], seconds: float, *, only: Collection[str] = (), trace: bool = False
@@ -84,7 +86,7 @@ class _Bench:
 
     def run_nodes(self, project: Path, nodes: Collection[str], *, trace: bool = False) -> Report:
         """Run tests by node id; a test whose module cannot be collected is just absent from the report."""
-        seconds = 3 * RED_SECONDS if trace else RED_SECONDS
+        seconds = 3 * RED_SECONDS if trace else self.try_seconds
         return self.run(project, _modules(nodes), seconds, only=nodes, trace=trace)
 
 
@@ -110,7 +112,7 @@ def mine_pair(before: Sdist, after: Sdist, home: Path) -> Pair:
         finds = _choose(_scan(bench, pair, reds))
         if not finds:
             raise _Stop("no single hunk mends it")
-        pair.bugs = _verify(bench, pair, before, after, reds, finds)
+        pair.bugs = _verify(bench, pair, before, after, reds, finds, began)
         if not pair.bugs:
             raise _Stop("hunks found, none verified")
     except _Stop as stop:
@@ -163,7 +165,7 @@ def _red_tests(bench: _Bench, pair: Pair) -> dict[str, Outcome]:
     only = () if whole else bench.tests
     good = bench.run(bench.newer, _modules(bench.tests), RED_SECONDS, only=only)
     if not good.ended:
-        raise _Stop("tests crash or take over 20 s on the newer release")
+        raise _Stop("tests crash or take over 15 s on the newer release")
     if not good.passed():
         raise _Stop("no test is green on the newer release")
     bad = bench.run(bench.older, _modules(bench.tests), 2 * RED_SECONDS, only=only)
@@ -177,7 +179,9 @@ def _red_tests(bench: _Bench, pair: Pair) -> dict[str, Outcome]:
     wrong = {node for node in red if wrong_behaviour(bad.tests[node], project=bench.older, known=known)}
     if not wrong:
         raise _Stop("red through a missing name only")
-    wrong &= bench.run_nodes(bench.newer, wrong).passed() & bench.run_nodes(bench.older, wrong).failed()
+    again = bench.run_nodes(bench.newer, wrong)
+    wrong &= again.passed() & bench.run_nodes(bench.older, wrong).failed()
+    bench.try_seconds = min(RED_SECONDS, 3 * again.seconds + 3)
     pair.wrong = len(wrong)
     if not wrong:
         raise _Stop("red tests are flaky")
@@ -280,16 +284,25 @@ def _choose(finds: Sequence[_Find]) -> list[_Find]:
 
 
 def _verify(
-    bench: _Bench, pair: Pair, before: Sdist, after: Sdist, reds: dict[str, Outcome], finds: Sequence[_Find]
+    bench: _Bench,
+    pair: Pair,
+    before: Sdist,
+    after: Sdist,
+    reds: dict[str, Outcome],
+    finds: Sequence[_Find],
+    began: float,
 ) -> list[Bug]:
     """Keep the finds that break nothing in the whole suite, with what an evaluation needs to know of them."""
-    modules = _suite(bench, reds)
-    plain = [bench.run(bench.older, modules, SUITE_SECONDS) for _ in range(2)]
+    modules, first = _suite(bench, reds)
+    plain = [first, bench.run(bench.older, modules, SUITE_SECONDS)]
     if not all(report.ended for report in plain):
         raise _Stop("the whole suite is too slow or crashes")
     green = plain[0].passed() & plain[1].passed()
     bugs: list[Bug] = []
     for find in finds:
+        if time.monotonic() > began + PAIR_SECONDS:
+            _drop(pair, "no time left to verify")
+            continue
         if len(bugs) == MAX_BUGS:
             _drop(pair, "enough bugs of this pair")
             continue
@@ -318,12 +331,13 @@ def _verify(
     return bugs
 
 
-def _suite(bench: _Bench, reds: dict[str, Outcome]) -> list[str]:
-    """The modules of the whole suite; where that is too slow or crashes, those that end in MODULE_SECONDS,
-    as many as fit in the time of a suite."""
+def _suite(bench: _Bench, reds: dict[str, Outcome]) -> tuple[list[str], Report]:
+    """The modules of the whole suite, and a run of them on the older release. Where the suite is too slow or crashes,
+    those that end in MODULE_SECONDS, as many as fit in the time of a suite."""
     modules = [str(path) for path in test_modules(bench.older)]
-    if bench.run(bench.older, modules, SUITE_SECONDS / 2).ended:
-        return modules
+    report = bench.run(bench.older, modules, SUITE_SECONDS / 2)
+    if report.ended:
+        return modules, report
     needed = _modules(reds)
     kept, total = [], 0.0
     for module in sorted(modules, key=lambda name: (name not in needed, name)):
@@ -331,7 +345,7 @@ def _suite(bench: _Bench, reds: dict[str, Outcome]) -> list[str]:
         if report.ended and total + report.seconds < SUITE_SECONDS / 2:
             kept.append(module)
             total += report.seconds
-    return sorted(kept)
+    return sorted(kept), bench.run(bench.older, sorted(kept), SUITE_SECONDS)
 
 
 def _record(

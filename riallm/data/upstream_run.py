@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
-import time
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+from riallm.sandbox.base import MEGABYTE, Limits, Policy
+from riallm.sandbox.open import open_sandbox
 
 _PLUGIN = "riallm_upstream_report"
 _REPORT = ".riallm-upstream-report.json"
@@ -30,6 +31,7 @@ PYTEST_OPTIONS = (
     "required_plugins=",
 )
 ENVIRONMENT = {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0", "TZ": "UTC", "LC_ALL": "C.UTF-8"}
+LIMITS = Limits(seconds=120.0, memory_bytes=2048 * MEGABYTE, disk_bytes=200 * MEGABYTE, processes=500)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,42 +88,34 @@ def run_tests(
     plugin = Path(__file__).with_name("upstream_report.py")
     shutil.copyfile(plugin, site / f"{_PLUGIN}.py")
     report = project / _REPORT
-    report.unlink(missing_ok=True)
     chosen = report.with_suffix(".only")
     chosen.unlink(missing_ok=True)
     if only:
         chosen.write_text(json.dumps(sorted(only)))
     command = test_command(str(venv / "bin" / "python"), modules)
     command[3:3] = ["-p", _PLUGIN, "--continue-on-collection-errors"]
-    inside = ["bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--ro-bind", "/", "/", "--dev", "/dev"]
-    inside += ["--proc", "/proc", "--tmpfs", "/tmp", "--bind", str(project), str(project), "--chdir", str(project)]
-    for folder in readable:
-        inside += ["--ro-bind", str(folder), str(folder)]
-    environment = {**ENVIRONMENT, "HOME": "/tmp", "PATH": "/usr/bin:/bin", "RIALLM_UPSTREAM_REPORT": str(report)}
-    if trace:
-        environment["RIALLM_UPSTREAM_TRACE"] = "1"
-    limits = ["prlimit", f"--cpu={int(seconds) + 5}", "--as=4294967296", "--fsize=104857600", "--nproc=2000"]
-    began = time.monotonic()
-    try:
-        subprocess.run(
-            [*limits, *inside, *command],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            timeout=seconds,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return Report(tests={}, uncollected=(), seconds=time.monotonic() - began, ended=False)
-    took = time.monotonic() - began
-    if not report.exists():
-        return Report(tests={}, uncollected=(), seconds=took, ended=False)
-    read = json.loads(report.read_text())
-    report.unlink()
+    environment = {
+        **ENVIRONMENT,
+        "RIALLM_UPSTREAM_REPORT": str(report),
+        **({"RIALLM_UPSTREAM_TRACE": "1"} if trace else {}),
+    }
+    policy = Policy(
+        workspace=project, readable=tuple(readable), env=environment, limits=replace(LIMITS, seconds=seconds)
+    )
+    with open_sandbox(policy) as sandbox:
+        ended = sandbox.exec(command, keep=True)
+        try:
+            told = sandbox.read_file(report.name)
+        except FileNotFoundError:
+            return Report(tests={}, uncollected=(), seconds=ended.seconds, ended=False)
+    if ended.stopped is not None:
+        return Report(tests={}, uncollected=(), seconds=ended.seconds, ended=False)
+    read = json.loads(told)
     tests = {node: Outcome(**entry) for node, entry in read["tests"].items()}
     entered = {test: frozenset((name, line) for name, line in seen) for test, seen in read["entered"].items()}
-    return Report(tests=tests, uncollected=tuple(read["uncollected"]), seconds=took, ended=True, entered=entered)
+    return Report(
+        tests=tests, uncollected=tuple(read["uncollected"]), seconds=ended.seconds, ended=True, entered=entered
+    )
 
 
 def wrong_behaviour(outcome: Outcome, *, project: Path, known: frozenset[str]) -> bool:

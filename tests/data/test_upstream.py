@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
+import shutil
 import sys
 import tarfile
 from dataclasses import replace
@@ -59,16 +61,23 @@ def release(folder: Path, version: str, files: dict[str, str]) -> Sdist:
     return Sdist(package="pair", version=version, filename=path.name, url="", sha256=sha256(path.read_bytes()))
 
 
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Packages:
+    """The pytest that runs this very test, and nothing else of its environment."""
+    folder = tmp_path_factory.mktemp("packages") / "site"
+    for name in ("pytest", "_pytest", "pluggy", "iniconfig", "packaging", "pygments"):
+        found = importlib.util.find_spec(name)
+        assert found is not None and found.origin is not None
+        shutil.copytree(Path(found.origin).parent, folder / name)
+    shutil.copyfile(Path(pytest.__file__).parents[1] / "py.py", folder / "py.py")
+    return Packages(folder=folder, pins=("pytest",))
+
+
 @pytest.fixture
-def couple(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Sdist, Sdist, Path]:
-    """Two releases with one bug between them; the tests' packages are those that run this very test."""
-    site = Path(pytest.__file__).parents[1]
-
-    def installed(*_: object, **__: object) -> Packages:
-        return Packages(folder=site, pins=("pytest",))
-
-    monkeypatch.setattr(upstream_mine, "install", installed)
-    monkeypatch.setattr(upstream_bug, "install", installed)
+def couple(tmp_path: Path, packages: Packages, monkeypatch: pytest.MonkeyPatch) -> tuple[Sdist, Sdist, Path]:
+    """Two releases with one bug between them; what pip would install is there already."""
+    for module in (upstream_mine, upstream_bug):
+        monkeypatch.setattr(module, "install", lambda *_, **__: packages)
     home = tmp_path / "home"
     before = release(home / "sdists", "1.0.0", {"src/pair/__init__.py": MODULE, "tests/test_pair.py": TESTS})
     after = release(
@@ -121,25 +130,15 @@ def test_a_test_of_something_new_is_no_bug(couple: tuple[Sdist, Sdist, Path]) ->
 
 
 def test_a_hunk_that_breaks_a_green_test_is_no_fix(couple: tuple[Sdist, Sdist, Path]) -> None:
-    before, _, home = couple
-    source = MODULE.replace("low + high / 2", "(low + high) / 2").replace(
-        "def last(items):\n    ", "def last(items):\n\n    "
-    )
-    broken = source.replace("/ 2\n", "/ 2 + _SHIFT\n_SHIFT = 0\n")
-    tests = NEW_TESTS + "\n\ndef test_middle_of_one():\n    assert middle(0, 2) == 1\n"
-    after = release(home / "sdists", "1.0.3", {"src/pair/__init__.py": broken, "tests/test_pair.py": tests})
-    pair = upstream_mine.mine_pair(before, after, home)
-    assert all(bug.regions == 1 for bug in pair.bugs)
-    mended = upstream_mine.mine_pair(
-        before,
-        release(
-            home / "sdists",
-            "1.0.4",
-            {"src/pair/__init__.py": MODULE.replace("low + high / 2", "3"), "tests/test_pair.py": tests},
-        ),
-        home,
-    )
-    assert mended.bugs == []
+    _, _, home = couple
+    apart = MODULE.replace("\n\n\ndef last", "\n" * 10 + "def last")
+    half = apart.replace("low + high / 2", "last([low, high]) - 1")  # mends middle(2, 4), breaks middle(0, 4)
+    whole = half.replace("items[len(items) - 1]", "items[len(items) - 1] if items[0] else 3")
+    tests = NEW_TESTS + "\n\ndef test_middle_from_zero():\n    assert middle(0, 4) == 2\n"
+    older = release(home / "sdists", "1.0.2", {"src/pair/__init__.py": apart, "tests/test_pair.py": TESTS})
+    newer = release(home / "sdists", "1.0.3", {"src/pair/__init__.py": whole, "tests/test_pair.py": tests})
+    pair = upstream_mine.mine_pair(older, newer, home)
+    assert (pair.verdict, pair.dropped["breaks another test"]) == ("hunks found, none verified", 1)
 
 
 @given(LINES, LINES)
