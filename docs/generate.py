@@ -15,7 +15,7 @@ HEAD = """# Every command, and its options
 
 This page is written by `make docs` from the program's own help; edit the program, not the page.
 """
-CHOICES = re.compile(r"usage:[^\n]*(?:\n [^\n]*)*?\{([a-z][a-z,-]*)\} \.\.\.")
+INNER = re.compile(r"^    ([a-z][\w-]*)  ", flags=re.M)
 
 
 def help_of(*command: str) -> str:
@@ -33,8 +33,14 @@ def section(*command: str) -> str:
     text = help_of(*command)
     title = f"\n## riallm {' '.join(command)}\n" if command else ""
     page = f"{title}\n```text\n{text}```\n"
-    inner = CHOICES.search(text) if command else None
-    return page + "".join(section(*command, name) for name in (inner[1].split(",") if inner else ()))
+    return page + "".join(section(*command, name) for name in inner(text) if command)
+
+
+def inner(text: str) -> list[str]:
+    """Commands inside a command, when its usage says that something follows: argparse indents them by four."""
+    if not re.search(r"^usage:.* \.\.\.$", text, flags=re.M):
+        return []
+    return INNER.findall(text.partition("positional arguments:")[2].partition("\n\n")[0])
 
 
 def page() -> str:

@@ -1,0 +1,81 @@
+"""The command table: what it knows, what it says to what it does not know, and how little it loads."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from riallm import __version__
+from riallm.__main__ import COMMANDS
+
+ROOT = Path(__file__).parents[1]
+
+
+def riallm(*args: str) -> subprocess.CompletedProcess[str]:
+    """The program as a user starts it, in a process of its own."""
+    return subprocess.run([sys.executable, "-m", "riallm", *args], cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize("how", ["--help", "-h", "help"])
+def test_help_lists_every_command(how: str) -> None:
+    done = riallm(how)
+    assert (done.returncode, done.stderr) == (0, "")
+    listed = {line.split()[0]: line for line in done.stdout.splitlines() if line.startswith("  ")}
+    assert set(listed) == set(COMMANDS)
+    assert all(text in listed[name] for name, (_, text) in COMMANDS.items())
+
+
+def test_no_command_shows_the_help_and_fails() -> None:
+    done = riallm()
+    assert done.returncode == 2
+    assert "usage: riallm" in done.stdout
+
+
+def test_an_unknown_command_is_named_beside_the_known_ones() -> None:
+    done = riallm("mend")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "'mend'" in done.stderr
+    assert all(name in done.stderr for name in COMMANDS)
+    assert "Traceback" not in done.stderr
+
+
+def test_version() -> None:
+    assert riallm("--version").stdout == f"riallm {__version__}\n"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_has_help(name: str) -> None:
+    done = riallm(name, "--help")
+    assert done.returncode == 0, done.stderr
+    assert f"usage: riallm {name}" in done.stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_refuses_an_unknown_option(name: str) -> None:
+    done = riallm(name, "--no-such-option")
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_table_points_at_functions(name: str) -> None:
+    module, function = COMMANDS[name][0].split(":")
+    path = ROOT / Path(*module.split(".")).with_suffix(".py")
+    defined = [node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)]
+    assert function in defined
+
+
+def test_help_loads_nothing_but_the_table() -> None:
+    code = (
+        "import sys; before = set(sys.modules); from riallm.__main__ import main; main(['--help']);"
+        "import json; sys.stderr.write(json.dumps(sorted(set(sys.modules) - before)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    loaded = set(json.loads(done.stderr))
+    assert {name for name in loaded if name.startswith("riallm.")} == {"riallm.__main__"}
+    assert not loaded & {"argparse", "asyncio", "ctypes", "pytest", "rich", "subprocess", "torch"}
