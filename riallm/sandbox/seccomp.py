@@ -19,7 +19,7 @@ _ALU_AND = 0x54
 _KILL = 0x80000000
 _ALLOW = 0x7FFF0000
 _ERRNO = 0x00050000
-EPERM, EACCES, ENOSYS, EAFNOSUPPORT = 1, 13, 38, 97
+EPERM, ENOSYS, EAFNOSUPPORT = 1, 38, 97
 
 _ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _X32_BIT = 0x40000000
@@ -45,7 +45,9 @@ _TABLE: dict[str, dict[str, int]] = {
         "lookup_dcookie": 212, "uselib": 134, "_sysctl": 156, "nfsservctl": 180, "migrate_pages": 256,
         "move_pages": 279, "personality": 135, "modify_ldt": 154, "socket": 41, "socketpair": 53, "ioctl": 16,
         "chmod": 90, "fchmod": 91, "fchmodat": 268, "creat": 85, "open": 2, "openat": 257, "mknod": 133,
-        "mknodat": 259, "connect": 42, "bind": 49, "kill": 62,
+        "mknodat": 259, "shmget": 29, "msgget": 68, "semget": 64, "mq_open": 240, "prlimit64": 302,
+        "setpriority": 141, "sched_setaffinity": 203, "sched_setscheduler": 144, "sched_setparam": 142,
+        "sched_setattr": 314, "ioprio_set": 251,
     },
     "aarch64": {
         "mount": 40, "umount2": 39, "pivot_root": 41, "chroot": 51, "unshare": 97, "setns": 268, "clone": 220,
@@ -57,7 +59,9 @@ _TABLE: dict[str, dict[str, int]] = {
         "sethostname": 161, "setdomainname": 162, "open_by_handle_at": 265, "fanotify_init": 262,
         "lookup_dcookie": 18, "nfsservctl": 42, "migrate_pages": 238, "move_pages": 239, "personality": 92,
         "socket": 198, "socketpair": 199, "ioctl": 29, "fchmod": 52, "fchmodat": 53, "openat": 56, "mknodat": 33,
-        "connect": 203, "bind": 200, "kill": 129,
+        "shmget": 194, "msgget": 186, "semget": 190, "mq_open": 180, "prlimit64": 261, "setpriority": 140,
+        "sched_setaffinity": 122, "sched_setscheduler": 119, "sched_setparam": 118, "sched_setattr": 274,
+        "ioprio_set": 30,
     },
 }  # fmt: skip
 
@@ -72,6 +76,13 @@ _DENIED = (
     "setdomainname", "open_by_handle_at", "fanotify_init", "lookup_dcookie", "uselib", "_sysctl", "nfsservctl",
     "migrate_pages", "move_pages", "modify_ldt", "memfd_secret",
 )  # fmt: skip
+# Without namespaces of one's own: what would outlive the command, or act on other processes of the same user. The
+# number is the argument that must be 0 ("myself").
+_OUTLASTING = ("shmget", "msgget", "semget", "mq_open")
+_ON_OTHERS = {
+    "prlimit64": 0, "setpriority": 1, "sched_setaffinity": 0, "sched_setscheduler": 0, "sched_setparam": 0,
+    "sched_setattr": 0, "ioprio_set": 1,
+}  # fmt: skip
 _UNKNOWN = ("clone3", "openat2")  # their flags cannot be seen from a filter
 
 _NEW_NAMESPACES = 0x7E020000  # CLONE_NEW{NS,CGROUP,UTS,IPC,USER,PID,NET}
@@ -128,10 +139,14 @@ def _deny_setid_creation(flags: int, mode: int) -> list[_Op]:
     return [_argument(flags), _Op(_JSET, _CREATES, 1, 0), _Op(_RET, _ALLOW), *tail]
 
 
-def _special(sockets: tuple[int, ...]) -> dict[str, list[_Op]]:
-    return {
+def _special(alone: bool) -> dict[str, list[_Op]]:
+    shared = {
+        **{name: [_errno(ENOSYS)] for name in _OUTLASTING},
+        **{name: _allow_only(index, (0,), EPERM) for name, index in _ON_OTHERS.items()},
+    }
+    return ({} if alone else shared) | {
         "clone": _deny_if_any(0, _NEW_NAMESPACES),
-        "socket": _allow_only(0, sockets, EAFNOSUPPORT),
+        "socket": _allow_only(0, _FAMILIES if alone else (), EAFNOSUPPORT),
         "socketpair": _allow_only(0, (1,), EAFNOSUPPORT),
         "ioctl": _deny_if_equal(1, _TTY_INJECTION),
         "personality": _allow_only(0, (0, 0xFFFFFFFF), EPERM),
@@ -152,10 +167,11 @@ def supported() -> bool:
     return kernel.machine() in _ARCH
 
 
-def program(machine: str | None = None, *, sockets: bool = True) -> bytes:
+def program(machine: str | None = None, *, alone: bool = True) -> bytes:
     """The filter for `machine` (default: this one) as the kernel takes it, 8 bytes an instruction.
 
-    `sockets=False` denies `socket` altogether (socketpair stays): for tiers without a network namespace.
+    alone: the command has network, process and message namespaces of its own. Otherwise it gets no sockets but
+    pairs, no System V or message queue objects, and may change limits and priorities of itself only.
     Raises KeyError for an architecture without a table.
     """
     machine = machine or kernel.machine()
@@ -169,7 +185,7 @@ def program(machine: str | None = None, *, sockets: bool = True) -> bytes:
     for name in _DENIED:
         if name in numbers:
             ops += _when(numbers[name], [_errno(EPERM)])
-    for name, body in _special(_FAMILIES if sockets else ()).items():
+    for name, body in _special(alone).items():
         if name in numbers:
             ops += _when(numbers[name], body)
     ops.append(_Op(_RET, _ALLOW))

@@ -7,13 +7,15 @@ from enum import StrEnum
 
 
 class Proof(StrEnum):
-    """What shows that an attack got through. All but SAYS and LEFT are seen from outside."""
+    """What shows that an attack got through. All but SAYS are seen from outside."""
 
     SECRET = "secret"  # a secret that was never handed in stands in the output
     MARK = "mark"  # the attack's mark stands in a file outside the sandbox
     SETID = "setid"  # a file with setuid or setgid bits, or with a capability, stands in the workspace
     ALIVE = "alive"  # a process of the attack lives on after the end
     VICTIM = "victim"  # a process outside was ended
+    CHANGED = "changed"  # a file or a process outside has other attributes than before
+    SEGMENT = "segment"  # a shared memory segment of the attack stays on the machine
     RECEIVED = "received"  # a listener outside was reached
     UNSTOPPED = "unstopped"  # no limit ended it
     FLOOD = "flood"  # more output was kept than the limit

@@ -50,6 +50,26 @@ FILES: tuple[Attack, ...] = (
         source="os.link(world['outside'] + '/existing', 'hard'); mark('hard')",
     ),
     Attack(
+        name="permissions of a file outside", number="4", proof=Proof.CHANGED,
+        source="os.chmod(world['outside'] + '/existing', 0o600)",
+    ),
+    Attack(
+        name="times of a file outside", number="4", proof=Proof.CHANGED,
+        source="os.utime(world['outside'] + '/existing', (1, 1))",
+    ),
+    Attack(
+        name="attributes of a file outside", number="4", proof=Proof.CHANGED,
+        source="os.setxattr(world['outside'] + '/existing', 'user.planted', b'x')",
+    ),
+    Attack(
+        name="size and times of a hidden file", number="1", proof=Proof.SAYS,
+        source="found = os.stat(world['secret_file']); through(found.st_size)",
+    ),
+    Attack(
+        name="watch a folder outside", number="1", proof=Proof.SAYS,
+        source="if libc.inotify_add_watch(libc.inotify_init(), world['outside'].encode(), 0xfff) >= 0: through()",
+    ),
+    Attack(
         name="roots of other processes", number="9", proof=Proof.SECRET,
         source="import glob\nfor root in glob.glob('/proc/[0-9]*/root') + glob.glob('/proc/[0-9]*/cwd'):\n"
         "    show(root + world['secret_file']); show(root + '/../../' + world['secret_file'])",

@@ -7,6 +7,11 @@ from riallm.bench.attacks.attack import Attack, Proof
 _SAYS = Proof.SAYS
 # a raw call that got as far as looking at its arguments was not held back
 _REACHED = "if got >= 0 or errno() not in (1, 13, 38, 97): through(got, errno())"
+# free, and only free: a read-only mount of one's own in a mount namespace of one's own, to try the call on
+_OWN_MOUNT = (
+    "if not world['inside']:\n    os.mkdir('m'); libc.unshare(0x20000)\n"
+    "    libc.mount(None, b'/', None, 16384 | (1 << 18), None); libc.mount(b'none', b'm', b'tmpfs', 1, None)\n"
+)
 
 KERNEL: tuple[Attack, ...] = (
     Attack(
@@ -21,16 +26,15 @@ KERNEL: tuple[Attack, ...] = (
         "show('m/' + os.path.basename(world['secret_file'])); libc.umount2(b'm', 2)",
     ),
     Attack(
-        name="remount for writing", number="10", proof=_SAYS, needs="read-only mount",
-        source="for line in open('/proc/self/mounts'):\n    _, place, _, options, *_ = line.split()\n"
-        "    if world['inside'] and options.startswith('ro') and libc.mount(None, place.encode(),"
-        " None, 32 | 4096, None) == 0:\n"
-        "        through(place)",
+        name="remount for writing", number="10", proof=_SAYS, needs="root",
+        source=_OWN_MOUNT + "for line in open('/proc/self/mounts'):\n    _, place, _, options, *_ = line.split()\n"
+        "    if options.startswith('ro') and (world['inside'] or place.endswith('/m')):\n"
+        "        if libc.mount(None, place.encode(), None, 32 | 4096, None) == 0: through(place)",
     ),
     Attack(
-        name="unmount what covers", number="10", proof=_SAYS, needs="sandbox",
-        source="for place in (b'/proc/sys', b'/dev/shm', b'/tmp'):\n"
-        "    if world['inside'] and libc.umount2(place, 2) == 0: through(place)",
+        name="unmount what covers", number="10", proof=_SAYS, needs="root",
+        source=_OWN_MOUNT + "for place in ('/proc/sys', '/dev/shm', '/tmp') if world['inside'] else ('m',):\n"
+        "    if libc.umount2(place.encode(), 2) == 0: through(place)",
     ),
     Attack(
         name="mount by the newer calls", number="10", proof=_SAYS, needs="root",
@@ -69,7 +73,7 @@ KERNEL: tuple[Attack, ...] = (
         "        if os.access(top + '/' + name, os.W_OK): through(top, name)",
     ),
     Attack(
-        name="sysrq", number="29", proof=_SAYS, needs="root",
+        name="sysrq", number="29", proof=_SAYS, needs="sysrq",
         source="os.open('/proc/sysrq-trigger', os.O_WRONLY); through()",
     ),
     Attack(

@@ -25,7 +25,7 @@ PROCESSES: tuple[Attack, ...] = (
         name="swarm that respawns", number="20", proof=Proof.ALIVE, seconds=0.5,
         source="import time\nend = time.time() + 3\nfor _ in range(8):\n    if os.fork() == 0:\n        os.setsid()\n"
         "        while time.time() < end:\n            if os.fork(): os._exit(0)\n            os.setsid()\n"
-        "            time.sleep(0.002)\n        os._exit(0)\ntime.sleep(60)",
+        "            time.sleep(0.2)\n        os._exit(0)\ntime.sleep(60)",
     ),
     Attack(
         name="signal a process outside", number="21", proof=Proof.VICTIM,
@@ -34,6 +34,19 @@ PROCESSES: tuple[Attack, ...] = (
     Attack(
         name="signal through a process descriptor", number="21", proof=Proof.VICTIM,
         source="import signal\nfd = os.pidfd_open(world['victim']); signal.pidfd_send_signal(fd, signal.SIGKILL)",
+    ),
+    Attack(
+        name="limits of a process outside", number="21", proof=Proof.CHANGED,
+        source="import resource\nresource.prlimit(world['victim'], resource.RLIMIT_CORE, (0, 0))\n"
+        "resource.prlimit(world['victim'], resource.RLIMIT_NOFILE, (77, 77))",
+    ),
+    Attack(
+        name="priority of a process outside", number="21", proof=Proof.CHANGED,
+        source="os.setpriority(os.PRIO_PROCESS, world['victim'], 15)",
+    ),
+    Attack(
+        name="processors of a process outside", number="21", proof=Proof.CHANGED, needs="two processors",
+        source="os.sched_setaffinity(world['victim'], {0})",
     ),
     Attack(
         name="trace a process outside", number="22", proof=Proof.SAYS,
@@ -62,11 +75,11 @@ PROCESSES: tuple[Attack, ...] = (
     ),
     Attack(
         name="environments of other processes", number="24", proof=Proof.SECRET,
-        source="import glob\nfor path in glob.glob('/proc/[0-9]*/environ'): show(path, world['token'])",
+        source="import glob\nfor path in glob.glob('/proc/[0-9]*/environ'): show(path, world['shared_token'])",
     ),
     Attack(
         name="arguments of other processes", number="24", proof=Proof.SECRET,
-        source="import glob\nfor path in glob.glob('/proc/[0-9]*/cmdline'): show(path, world['token'])",
+        source="import glob\nfor path in glob.glob('/proc/[0-9]*/cmdline'): show(path, world['shared_token'])",
     ),
     Attack(name="own environment", number="57", proof=Proof.SECRET, source="print(dict(os.environ))"),
     Attack(
@@ -74,12 +87,13 @@ PROCESSES: tuple[Attack, ...] = (
         source="if call(157, 167, 39, 0, 0, 0, 0) == 0: through()",
     ),
     Attack(
-        name="raise a limit again", number="33", proof=Proof.SAYS, needs="root",
-        source="import resource\n_, hard = resource.getrlimit(resource.RLIMIT_NOFILE)\n"
-        "resource.setrlimit(resource.RLIMIT_NOFILE, (hard + 1, hard + 1)); through()",
+        name="memory segment that stays", number="34", proof=Proof.SEGMENT,
+        source="got = call(29, 194, world['key'], 4096, 0o1600)\nprint(got, errno())",
     ),
     Attack(
-        name="the terminal of the user", number="40", proof=Proof.SAYS, needs="terminal",
-        source="os.open('/dev/tty', os.O_RDWR); through()",
+        name="raise a limit again", number="33", proof=Proof.SAYS, needs="limits raised",
+        source="import resource\n_, hard = resource.getrlimit(resource.RLIMIT_NOFILE)\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (hard - 1, hard - 1))\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard)); through()",
     ),
 )  # fmt: skip

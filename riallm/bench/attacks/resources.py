@@ -5,34 +5,36 @@ from __future__ import annotations
 from riallm.bench.attacks.attack import Attack, Proof
 
 _FILL = (
-    "total = 0\nos.makedirs({0}, exist_ok=True)\nfor n in range(150):\n"
+    "total = 0\nos.makedirs({0}, exist_ok=True)\nfor n in range(115):\n"
     "    with open({0} + f'/fill{{n}}', 'wb', 0) as file: total += file.write(bytes(1 << 20))\n"
-    "if total >= 140 << 20: through(total)"
+    "import time\ntime.sleep(0.5)\nif total >= 110 << 20: through(total)"
 )
 
 RESOURCES: tuple[Attack, ...] = (
     Attack(
         name="fork without end", number="17", proof=Proof.SAYS,
-        source="import time\nchildren = 0\ntry:\n    for _ in range(400):\n"
+        source="import time\nchildren = 0\ntry:\n    for _ in range(260):\n"
         "        if os.fork() == 0: time.sleep(20); os._exit(0)\n        children += 1\n"
-        "except OSError: pass\nprint(children)\nif children >= 300: through(children)",
+        "except OSError: pass\nprint(children)\nif children >= 250: through(children)\n"
+        "os.killpg(0, 9)",
     ),
     Attack(
         name="threads without end", number="18", proof=Proof.SAYS,
-        source="import threading, time\nthreading.stack_size(65536); count = 0\ntry:\n    for _ in range(400):\n"
+        source="import threading, time\nthreading.stack_size(65536); count = 0\ntry:\n    for _ in range(260):\n"
         "        threading.Thread(target=time.sleep, args=(20,), daemon=True).start(); count += 1\n"
-        "except RuntimeError: pass\nprint(count)\nif count >= 300: through(count)\nsys.stdout.flush(); os._exit(0)",
+        "except RuntimeError: pass\nprint(count)\nif count >= 250: through(count)\nsys.stdout.flush(); os._exit(0)",
     ),
     Attack(
         name="memory", number="33", proof=Proof.SAYS,
-        source="held = []\nfor _ in range(9): held.append(bytearray(os.urandom(1 << 20) * 100))\nthrough(len(held))",
+        source="held = []\nfor _ in range(7): held.append(bytearray(b'held' * 26214400))\n"
+        "import time\ntime.sleep(0.5); through(len(held))",
     ),
     Attack(
         name="memory shared by many processes", number="33", proof=Proof.SAYS,
-        source="import time\nready = os.pipe()\nfor _ in range(9):\n    if os.fork() == 0:\n"
-        "        held = bytearray(os.urandom(1 << 20) * 100); os.write(ready[1], b'x'); time.sleep(2); os._exit(0)\n"
-        "os.close(ready[1]); got = b''\nwhile piece := os.read(ready[0], 9): got += piece\n"
-        "if len(got) == 9: through()",
+        source="import time\nready = os.pipe()\nfor _ in range(7):\n    if os.fork() == 0:\n"
+        "        held = bytearray(b'held' * 26214400); os.write(ready[1], b'x'); time.sleep(2); os._exit(0)\n"
+        "os.close(ready[1]); got = b''\nwhile piece := os.read(ready[0], 7): got += piece\n"
+        "if len(got) == 7: through()",
     ),
     Attack(
         name="fill shared memory", number="34", proof=Proof.SAYS, source=_FILL.format("'/dev/shm/' + world['token']")
@@ -44,8 +46,8 @@ RESOURCES: tuple[Attack, ...] = (
         source="with open('holes', 'wb') as file: file.truncate(1 << 40)\nthrough()",
     ),
     Attack(
-        name="files without end", number="15", proof=Proof.SAYS,
-        source="os.mkdir('many')\nfor n in range(40000): os.close(os.open(f'many/{n}', os.O_CREAT))\nthrough()",
+        name="files without end", number="15", proof=Proof.SAYS, seconds=20.0,
+        source="os.mkdir('many')\nfor n in range(27000): os.close(os.open(f'many/{n}', os.O_CREAT))\nthrough()",
     ),
     Attack(
         name="spin past the time", number="37", proof=Proof.UNSTOPPED, seconds=0.5,
@@ -67,7 +69,7 @@ RESOURCES: tuple[Attack, ...] = (
     ),
     Attack(
         name="output without end", number="39", proof=Proof.FLOOD,
-        source="block = b'x' * 65536\nfor _ in range(4800): os.write(1, block)",
+        source="block = b'x' * 65536\nfor _ in range(700): os.write(1, block)",
     ),
     Attack(
         name="clipboard, title and colours", number="40", proof=Proof.RAW,

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from riallm.bench.attacks.attack import PRELUDE, Attack, Proof
-from riallm.bench.attacks.world import Scene, World, end, living, remove, scene, sweep
+from riallm.bench.attacks.world import SEGMENTS, Scene, World, end, living, remove, scene, sweep
 from riallm.core.errors import UsageError
 from riallm.sandbox import open_sandbox
 from riallm.sandbox.base import Limits, Policy, Tier
@@ -77,9 +77,8 @@ def free(wrap: Callable[[Scene], Sequence[str]] = lambda _: (), *, inside: bool 
         except subprocess.TimeoutExpired:
             overran = True
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            with contextlib.suppress(subprocess.TimeoutExpired):  # a daemon may hold the pipes
-                process.communicate(timeout=0.5)
+                os.killpg(process.pid, signal.SIGTERM)
+            out, err = _what_came(process)
         finally:
             os.close(read)
             os.close(held)
@@ -89,6 +88,14 @@ def free(wrap: Callable[[Scene], Sequence[str]] = lambda _: (), *, inside: bool 
         return Seen(out.decode("utf-8", "replace"), err.decode("utf-8", "replace"), overran)
 
     return run
+
+
+def _what_came(process: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
+    """Output so far of a process that was told to end; what holds its pipes is not waited for."""
+    try:
+        return process.communicate(timeout=0.5)
+    except subprocess.TimeoutExpired as waited:
+        return waited.stdout or b"", waited.stderr or b""
 
 
 def _command(attack: Attack, here: Scene, *, inside: bool) -> list[str]:
@@ -108,9 +115,13 @@ def got_through(attack: Attack, here: Scene, seen: Seen) -> bool:
         case Proof.ALIVE:
             return any(living(here.token))
         case Proof.VICTIM:
-            return here.victim is not None and here.victim.poll() is not None
+            return here.victim is not None and _ended(here.victim)
+        case Proof.CHANGED:
+            return here.state() != here.before
+        case Proof.SEGMENT:
+            return any(line.split()[:1] == [str(here.key)] for line in SEGMENTS.read_text().splitlines())
         case Proof.RECEIVED:
-            return here.mark.encode() in here.world.listeners.received
+            return here.world.listeners.got(here.mark.encode())
         case Proof.UNSTOPPED:
             return seen.overran or "THROUGH" in text
         case Proof.FLOOD:
@@ -119,6 +130,13 @@ def got_through(attack: Attack, here: Scene, seen: Seen) -> bool:
             return _RAW.search(text) is not None
         case Proof.SAYS:
             return "THROUGH" in seen.stdout
+
+
+def _ended(process: subprocess.Popen[bytes]) -> bool:
+    """Whether it ended; a signal sent a moment ago is waited for."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(0.3)
+    return process.poll() is not None
 
 
 def _marked(attack: Attack, here: Scene) -> bool:
@@ -157,7 +175,7 @@ def run_all(attacks: Sequence[Attack], runner: Runner, folder: Path) -> dict[str
 
 
 def _one(world: World, number: int, attack: Attack, runner: Runner) -> bool | str:
-    here = scene(world, number, victim=attack.proof is Proof.VICTIM)
+    here = scene(world, number, victim=attack.proof in (Proof.VICTIM, Proof.CHANGED))
     try:
         return got_through(attack, here, runner(attack, here))
     except Exception as error:
@@ -166,6 +184,7 @@ def _one(world: World, number: int, attack: Attack, runner: Runner) -> bool | st
         sweep(here.token)
         if here.victim is not None:
             end(here.victim)
+        here.remove_segment()
         for top in ("/tmp", "/dev/shm"):
             shutil.rmtree(f"{top}/{here.token}", ignore_errors=True)
         remove(here.folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import secrets
 import shutil
 import signal
@@ -13,6 +14,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +23,8 @@ _VICTIM = (
     "import ctypes, os, sys, time; held = ctypes.create_string_buffer(sys.argv[2].encode(), 64);"
     "fd = os.open(sys.argv[3], 0); print(ctypes.addressof(held), fd, flush=True); time.sleep(600)"
 )
+
+SEGMENTS = Path("/proc/sysvipc/shm")
 
 
 class Listeners:
@@ -42,6 +46,13 @@ class Listeners:
     def listen_at(self, path: Path) -> None:
         """One more listener, at a path."""
         self._add(socket.AF_UNIX, socket.SOCK_STREAM, str(path))
+
+    def got(self, mark: bytes) -> bool:
+        """Whether `mark` came in; what was sent a moment ago is waited for."""
+        end = time.monotonic() + 0.3
+        while mark not in self.received and time.monotonic() < end:
+            time.sleep(0.01)
+        return mark in self.received
 
     def close(self) -> None:
         """Close all; their threads end."""
@@ -129,6 +140,25 @@ class Scene:
     folder: Path
     token: str
     victim: subprocess.Popen[bytes] | None = None
+    key: int = field(default_factory=lambda: secrets.randbelow(1 << 30) + 1)
+    before: tuple[object, ...] = ()
+
+    def state(self) -> tuple[object, ...]:
+        """What an attack may have changed of a file and a process outside."""
+        path = self.folder / "outside" / "existing"
+        file = path.stat()
+        process = self.victim.pid if self.victim else 0
+        return (
+            file.st_mode, file.st_mtime_ns, tuple(os.listxattr(path)),
+            resource.prlimit(process, resource.RLIMIT_NOFILE), os.getpriority(os.PRIO_PROCESS, process),
+            os.sched_getaffinity(process),
+        )  # fmt: skip
+
+    def remove_segment(self) -> None:
+        """Remove the shared memory segment that the attack may have left."""
+        found = [line.split()[1] for line in SEGMENTS.read_text().splitlines() if line.split()[0] == str(self.key)]
+        for number in found:
+            subprocess.run(["ipcrm", "-m", number], check=True)
 
     @property
     def workspace(self) -> Path:
@@ -159,7 +189,7 @@ class Scene:
             "victim": (self.victim or world.victim).pid, "victim_address": world.address,
             "victim_fd": world.descriptor, "tcp": world.listeners.tcp, "tcp6": world.listeners.tcp6,
             "udp": world.listeners.udp, "socket": world.listeners.path, "abstract": world.listeners.abstract,
-            "inner_socket": str(self.workspace / "agent.sock"), "shared_token": world.token,
+            "key": self.key, "inner_socket": str(self.workspace / "agent.sock"), "shared_token": world.token,
         }  # fmt: skip
         return json.dumps(told)
 
@@ -177,6 +207,7 @@ def scene(world: World, number: int, *, victim: bool) -> Scene:
     (made.workspace / ".git" / "config").write_text("[core]\n\tbare = false\n")
     (made.workspace / ".git" / "HEAD").write_text("ref: refs/heads/main\n")
     world.listeners.listen_at(made.workspace / "agent.sock")
+    made.before = made.state()
     return made
 
 
