@@ -41,10 +41,12 @@ class Region:
 
     frame: what is put before the span's text, and after it, to make a program of it.
     parent: the item that holds the region; None at the top of the file.
+    anchor: the part of the span that does not depend on how much white space the edit takes along.
     """
 
     start: int
     end: int
+    anchor: tuple[int, int]
     frame: tuple[str, str]
     parent: Item | None
 
@@ -84,7 +86,8 @@ def wider(source: Source, region: Region) -> Region | None:
 
 
 def _whole(source: Source) -> Region:
-    return Region(start=0, end=len(source.text), frame=("", ""), parent=None)
+    end = len(source.text)
+    return Region(start=0, end=end, anchor=(0, end), frame=("", ""), parent=None)
 
 
 def _parent(source: Source, node: Item) -> Item | None:
@@ -108,7 +111,7 @@ def _header(source: Source, node: Item, owner: Item | None) -> Region:
         after = f"pass\n{indent}finally:pass"
     elif isinstance(node, ast.Match):
         after = f"\n{indent} case _:pass"
-    return Region(start=start, end=end, frame=(before, after), parent=owner)
+    return Region(start=start, end=end, anchor=(start, end), frame=(before, after), parent=owner)
 
 
 def _run(source: Source, nodes: list[Item], owner: Item | None, start: int, end: int) -> Region:
@@ -117,15 +120,15 @@ def _run(source: Source, nodes: list[Item], owner: Item | None, start: int, end:
         nodes = [node for node in source.children(owner) if source.item_span(node)[0] <= start][-1:]
     if not nodes or not _is_run(source, nodes):
         return _whole(source) if owner is None else _run(source, [owner], _parent(source, owner), start, end)
-    first = source.item_span(nodes[0])[0]
-    low = min(start, first)
-    high = max(end, source.item_span(nodes[-1])[1])
+    first, last = source.item_span(nodes[0])[0], source.item_span(nodes[-1])[1]
+    low, high = min(start, first), max(end, last)
     before = "0\n"
     if first != source.line_starts[source.line_of(first) - 1]:
         indent = _white(source, first) or " "
         own = source.text[source.line_starts[source.line_of(low) - 1] : low]
-        before = f"if 0:\n{indent}0\n{own if not own.strip() else indent}"
-    return Region(start=low, end=high, frame=(before, ""), parent=owner)
+        filler = f"{indent}0\n" if len(nodes) < len(source.places[nodes[0]].siblings) else ""
+        before = f"if 0:\n{filler}{own if not own.strip() else indent}"
+    return Region(start=low, end=high, anchor=(first, last), frame=(before, ""), parent=owner)
 
 
 def _is_run(source: Source, nodes: list[Item]) -> bool:
@@ -202,7 +205,7 @@ class Checker:
             if text[break_:] != indent or not text.strip() or text.startswith("@"):
                 return None
             frame = (f"if 0:\n{indent}" if indent else "", "0")
-            return Region(start=edit.start, end=edit.start, frame=frame, parent=None)
+            return Region(start=edit.start, end=edit.start, anchor=(edit.start, edit.start), frame=frame, parent=None)
         if text[:1] in ("\r", "\n") and edit.start == source.line_end(edit.start):
             first = text.lstrip("\r\n")
             indent = first[: len(first) - len(first.lstrip())]
@@ -214,7 +217,9 @@ class Checker:
                     return None
                 if source.text[source.line_starts[source.line_of(start) - 1] : start] == indent:
                     frame = (f"if 0:\n{indent}0" if indent else "0", "")
-                    return Region(start=edit.start, end=edit.start, frame=frame, parent=None)
+                    return Region(
+                        start=edit.start, end=edit.start, anchor=(edit.start, edit.start), frame=frame, parent=None
+                    )
         return None
 
     def _try(self, region: Region, edit: Edit) -> Key | tuple[()] | None:
@@ -233,7 +238,7 @@ class Checker:
             return ()
         if region.start == region.end:  # the same lines may be put at one place at different depths
             after = (region.frame[0], after)
-        return region.start, region.end, after
+        return *region.anchor, after
 
     def _element(self, edit: Edit) -> Region | None:
         """The smallest argument or element of a large statement that holds the whole edit."""
@@ -246,7 +251,7 @@ class Checker:
         if not around:
             return None
         start, end = min(around, key=lambda span: span[1] - span[0])
-        return Region(start=start, end=end, frame=("(", "\n)"), parent=item)
+        return Region(start=start, end=end, anchor=(start, end), frame=("(", "\n)"), parent=item)
 
 
 def _elements(item: Item) -> Iterator[ast.expr]:

@@ -156,7 +156,8 @@ def change_keyword_word(target: Target) -> Iterator[Change]:
         if source.text.startswith("elif", start):
             yield Change(start, start + len("elif"), "if", 2.0)
             return
-        yield Change(start, start + len("if"), "while", 1.0)
+        if not (item.orelse and source.text.startswith("elif", source.item_span(item.orelse[0])[0])):
+            yield Change(start, start + len("if"), "while", 1.0)
         before = _siblings(target)[0]
         if before is not None and isinstance(before.item, ast.If) and target.alone and not _ends_in_else(before.item):
             yield Change(start, start, "el", 2.0)
