@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import warnings
 from collections.abc import Iterator
+from functools import lru_cache
 
 from riallm.code.edit import Edit
 from riallm.code.regions import changed_trees, shape
@@ -111,13 +112,14 @@ def _constants(tree: ast.AST) -> Iterator[object]:
     return (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))
 
 
-def _literals(text: str) -> set[str]:
+@lru_cache(maxsize=8)
+def _literals(text: str) -> frozenset[str]:
     """Constants of the tests; when they do not parse, none."""
     try:
         tree = ast.parse(text)
     except (SyntaxError, ValueError):
-        return set()
-    return {repr(value) for value in _constants(tree)}
+        return frozenset()
+    return frozenset(repr(value) for value in _constants(tree))
 
 
 def _is_constant(node: ast.expr) -> bool:
