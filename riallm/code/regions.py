@@ -273,8 +273,13 @@ def _is_layout(edit: Edit) -> bool:
 
 
 def changed_trees(source: Source, edit: Edit) -> tuple[ast.Module, ast.Module] | None:
-    """What the edit changes, parsed before and after; None when the result is not Python."""
+    """What the edit changes, parsed before and after; None when the result is not Python.
+
+    A change in the body of an `except` is shown with its `try`, since it says what becomes of the error.
+    """
     region: Region | None = region_of(source, edit.start, edit.end)
+    if region is not None and isinstance(region.parent, ast.ExceptHandler):
+        region = wider(source, region)
     while region is not None:
         text, at = source.text[region.start : region.end], edit.start - region.start
         after = text[:at] + edit.text + text[at + len(edit.original) :]

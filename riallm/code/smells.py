@@ -37,11 +37,23 @@ def smells(source: Source, edit: Edit, *, tests: str = "") -> frozenset[str]:
         if trees is None:
             return frozenset()
         before, after = trees
-        return frozenset((*_deleted(before, after), *_guards(before, after), *_values(before, after, tests)))
+        found = (
+            _deleted(before, after),
+            _guards(before, after),
+            _values(before, after, tests),
+            _swallowed(before, after),
+        )
+        return frozenset(flag for flags in found for flag in flags)
+
+
+@lru_cache(maxsize=4)
+def _walk(tree: ast.AST) -> tuple[ast.AST, ...]:
+    """All nodes of a tree; one edit's two trees are looked through many times."""
+    return tuple(ast.walk(tree))
 
 
 def _count(tree: ast.AST, kinds: type[ast.AST] | tuple[type[ast.AST], ...]) -> int:
-    return sum(isinstance(node, kinds) for node in ast.walk(tree))
+    return sum(isinstance(node, kinds) for node in _walk(tree))
 
 
 def _deleted(before: ast.AST, after: ast.AST) -> Iterator[str]:
@@ -57,7 +69,7 @@ def _statements(tree: ast.AST) -> int:
 
 def _tests(tree: ast.AST) -> list[ast.expr]:
     found: list[ast.expr] = []
-    for node in ast.walk(tree):
+    for node in _walk(tree):
         if isinstance(node, ast.If | ast.While | ast.IfExp | ast.Assert):
             found.append(node.test)
         elif isinstance(node, ast.comprehension):
@@ -90,26 +102,31 @@ def _values(before: ast.AST, after: ast.AST, tests: str) -> Iterator[str]:
     known = _literals(tests) - {repr(value) for value in _constants(before)} - _COMMON
     compared = [
         part
-        for node in ast.walk(after)
+        for node in _walk(after)
         if isinstance(node, ast.Compare | ast.MatchValue | ast.Return)
         for part in ast.walk(node)
     ]
     if any(isinstance(part, ast.Constant) and repr(part.value) in known for part in compared):
         yield "special-case"
-    old = [node.value for node in ast.walk(before) if isinstance(node, ast.Return)]
-    new = [node.value for node in ast.walk(after) if isinstance(node, ast.Return)]
+    old = [node.value for node in _walk(before) if isinstance(node, ast.Return)]
+    new = [node.value for node in _walk(after) if isinstance(node, ast.Return)]
     if len(old) == len(new):
         for one, other in zip(old, new, strict=True):
             if one is not None and not _is_constant(one) and (other is None or _is_constant(other)):
                 yield "constant-return"
-    olds = {shape(node) for node in ast.walk(before) if isinstance(node, ast.ExceptHandler)}
-    for node in ast.walk(after):
-        if isinstance(node, ast.ExceptHandler) and shape(node) not in olds and _swallows(node):
-            yield "swallows-exception"
+
+
+def _swallowed(before: ast.AST, after: ast.AST) -> Iterator[str]:
+    old = [node for node in _walk(before) if isinstance(node, ast.ExceptHandler)]
+    new = [node for node in _walk(after) if isinstance(node, ast.ExceptHandler)]
+    bodies = {shape(node.body) for node in old if len(old) == len(new)}
+    silent = any(_passes_over(node.body) and shape(node.body) not in bodies for node in new)
+    if silent or sum(map(_is_broad, new)) > sum(map(_is_broad, old)):
+        yield "swallows-exception"
 
 
 def _constants(tree: ast.AST) -> Iterator[object]:
-    return (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))
+    return (node.value for node in _walk(tree) if isinstance(node, ast.Constant))
 
 
 @lru_cache(maxsize=8)
@@ -132,12 +149,14 @@ def _is_constant(node: ast.expr) -> bool:
     return isinstance(node, ast.Constant)
 
 
-def _swallows(node: ast.ExceptHandler) -> bool:
+def _is_broad(node: ast.ExceptHandler) -> bool:
     kinds = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
-    if any(kind is None or (isinstance(kind, ast.Name) and kind.id in _BROAD) for kind in kinds):
-        return True
+    return any(kind is None or (isinstance(kind, ast.Name) and kind.id in _BROAD) for kind in kinds)
+
+
+def _passes_over(body: list[ast.stmt]) -> bool:
     return all(
         isinstance(each, ast.Pass | ast.Continue | ast.Break)
         or (isinstance(each, ast.Return) and (each.value is None or _is_constant(each.value)))
-        for each in node.body
+        for each in body
     )
