@@ -15,9 +15,9 @@ def runners() -> dict[str, Runner]:
     """Name with version -> runner, for each peer found on PATH."""
     found: dict[str, Runner] = {}
     if shutil.which("bwrap"):
-        found[f"plain {_version('bwrap')}"] = free(_plain_bubblewrap, inside=True)
+        found[f"plain {_version('bwrap').replace('bubblewrap', 'bwrap')}"] = free(_plain_bubblewrap, inside=True)
     if shutil.which("codex"):
-        found[_version("codex")] = free(_codex, inside=True)
+        found[_version("codex").replace("-cli", "")] = free(_codex, inside=True)
     if shutil.which("srt"):
         found[f"srt {_version('srt')}"] = free(_srt, inside=True)
     return found
@@ -34,8 +34,8 @@ def _plain_bubblewrap(here: Scene) -> list[str]:
     return [*words, "--die-with-parent", "--bind", workspace, workspace, "--chdir", workspace, "--"]
 
 
-def _codex(here: Scene) -> list[str]:
-    return ["codex", "sandbox", "linux", "--full-auto", "--"]
+def _codex(_: Scene) -> list[str]:
+    return ["codex", "sandbox", "-c", 'sandbox_mode="workspace-write"', "--"]
 
 
 def _srt(here: Scene) -> list[str]:
@@ -45,4 +45,4 @@ def _srt(here: Scene) -> list[str]:
         "filesystem": {"denyRead": [str(Path(here.world.secret_file).parent)], "allowWrite": ["."], "denyWrite": []},
     }
     settings.write_text(json.dumps(rules))
-    return ["srt", "--settings", str(settings)]
+    return ["srt", "--settings", str(settings), "--"]

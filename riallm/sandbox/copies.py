@@ -70,9 +70,11 @@ def snapshot(target: bytes) -> Snapshot:
 
 def collect(target: bytes, before: Snapshot, stage: bytes, owner: int | None) -> None:
     """Add what differs from `before` to the kept changes in `stage`."""
-    seen = set()
+    seen, folders = set(), {b""}
     for path, info in layer.walk(target):
         seen.add(path)
+        if stat.S_ISDIR(info.st_mode):
+            folders.add(path)
         old = before.get(path)
         other = stage + b"/" + path
         if stat.S_ISDIR(info.st_mode):
@@ -89,8 +91,7 @@ def collect(target: bytes, before: Snapshot, stage: bytes, owner: int | None) ->
             _lead(stage, path, owner)
             layer.copy_entry(target + b"/" + path, other, info, owner)
     for path in sorted(set(before) - seen, key=lambda p: p.count(b"/")):
-        parent = os.path.dirname(path)
-        if not parent or parent in seen:
+        if os.path.dirname(path) in folders:  # otherwise its folder is gone, and that is said already
             _lead(stage, path, owner)
             layer.whiteout(stage + b"/" + path)
 

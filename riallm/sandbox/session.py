@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -76,7 +77,10 @@ class Started:
 
 
 class LaunchedSandbox:
-    """Implements `base.Sandbox` with a launcher process for every command."""
+    """Implements `base.Sandbox` with a launcher process for every command.
+
+    private: a folder of ours for kept changes and, in the weaker tiers, copies; gone after `close`.
+    """
 
     def __init__(self, policy: Policy, tier: Tier, *, bubblewrap: str = "", disable_userns: bool = True) -> None:
         self.policy = policy
@@ -85,7 +89,7 @@ class LaunchedSandbox:
         self._disable_userns = disable_userns
         self._workspace = _workspace(policy.workspace)
         self._readable, self._links = _readable(policy)
-        self._private = Path(tempfile.mkdtemp(prefix="riallm-sandbox-"))
+        self.private = Path(tempfile.mkdtemp(prefix="riallm-sandbox-", dir=_temporary(tier)))
         self._staging: Path | None = None
         self._in_use: list[Started] = []
         self.details: Mapping[str, str] = {}
@@ -178,7 +182,7 @@ class LaunchedSandbox:
         for started in self._in_use:
             started.close()
         self._in_use.clear()
-        layer.remove(os.fsencode(self._private))
+        layer.remove(os.fsencode(self.private))
 
     def __enter__(self) -> Self:
         return self
@@ -189,7 +193,7 @@ class LaunchedSandbox:
     def _spec(self, argv: Sequence[str], cwd: Path | None, limits: Limits, seconds: float, keep: bool) -> Spec:
         if not argv:
             raise UsageError("no command to run: argv is empty")
-        if not self._private.exists():
+        if not self.private.exists():
             raise SandboxError("this sandbox is closed")
         env = _CLEAN_ENV | dict(self.policy.env)
         bad = [a for a in (*argv, *env, *env.values()) if "\0" in a]
@@ -208,8 +212,8 @@ class LaunchedSandbox:
         """A fresh folder for the tiers that work in a private copy on disk; its parents can be passed through."""
         if self.tier not in (Tier.LANDLOCK, Tier.NONE):
             return ""
-        self._private.chmod(0o711)
-        scratch = tempfile.mkdtemp(dir=self._private, prefix="run-")
+        self.private.chmod(0o711)
+        scratch = tempfile.mkdtemp(dir=self.private, prefix="run-")
         os.chmod(scratch, 0o711)
         return scratch
 
@@ -218,7 +222,7 @@ class LaunchedSandbox:
         self._in_use = [s for s in self._in_use if s.poll() is None]
         old = self._staging
         if old is None or self._in_use:
-            new = Path(tempfile.mkdtemp(dir=self._private, prefix="kept-"))
+            new = Path(tempfile.mkdtemp(dir=self.private, prefix="kept-"))
             if old is not None:
                 layer.duplicate(os.fsencode(old), os.fsencode(new), drop_uid())
             self._staging = new
@@ -233,6 +237,16 @@ class LaunchedSandbox:
         if given.is_absolute() or ".." in given.parts or not given.parts:
             raise UsageError(f"{path!r} is not a path inside the workspace {self._workspace}")
         return given
+
+
+def _temporary(tier: Tier) -> str | None:
+    """Where our folder goes: as usual, but where the uid that we drop to must pass through, to a place that lets it."""
+    if tier is not Tier.LANDLOCK or drop_uid() is None:
+        return None
+    for place in map(Path, (tempfile.gettempdir(), "/tmp", "/var/tmp")):
+        if place.is_dir() and all(top.stat().st_mode & stat.S_IXOTH for top in (place, *place.parents)):
+            return str(place)
+    raise SandboxError("no folder for temporary files that another user may enter; looked at TMPDIR, /tmp, /var/tmp")
 
 
 def _stop(result: Result) -> Stop | None:
