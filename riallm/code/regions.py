@@ -11,28 +11,34 @@ import ast
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from riallm.code.edit import Edit
 from riallm.code.source import Item, Source, header_nodes, is_compound
 
 _LEFT_OUT = frozenset({"ctx", "kind", "type_comment", "type_ignores"})
-_FIELDS: dict[type, tuple[str, ...]] = {}
+_FIELDS: dict[type, tuple[str, tuple[str, ...]]] = {}
 
 
 def shape(node: object) -> object:
     """A value that is equal for two trees when their `ast.dump` is; several times faster to make."""
-    if isinstance(node, ast.AST):
-        kind = node.__class__
-        fields = _FIELDS.get(kind)
-        if fields is None:
-            fields = _FIELDS.setdefault(kind, tuple(name for name in kind._fields if name not in _LEFT_OUT))
-        if kind is ast.Constant:
-            value = node.value  # type: ignore[attr-defined]
-            return (value.__class__.__name__, repr(value))
-        return (kind.__name__, *[shape(getattr(node, name, None)) for name in fields])
-    if node.__class__ is list:
-        return tuple([shape(child) for child in node])
-    return node
+    kind = node.__class__
+    if isinstance(node, ast.Name):
+        return ("Name", node.id)
+    if isinstance(node, ast.Constant):
+        return (node.value.__class__.__name__, repr(node.value))
+    if kind is list:
+        return tuple([shape(child) for child in node])  # type: ignore[attr-defined]
+    if not isinstance(node, ast.AST):
+        return node
+    known = _FIELDS.get(kind)
+    if known is None:
+        known = _FIELDS[kind] = kind.__name__, tuple(name for name in node._fields if name not in _LEFT_OUT)
+    found: list[object] = [known[0]]
+    for name in known[1]:
+        value = node.__dict__.get(name)
+        found.append(value if value is None or value.__class__ is str else shape(value))
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -290,13 +296,22 @@ def changed_trees(source: Source, edit: Edit) -> tuple[ast.Module, ast.Module] |
     return None
 
 
+@lru_cache(maxsize=32)
+def checker_of(source: Source) -> Checker:
+    """The checker of a file, kept for the files asked about last."""
+    return Checker(source)
+
+
 def statement_key(source: Source, edit: Edit) -> str:
     """Path, position and a digest of the changed statement's syntax: equal for edits that make the same program.
 
     Returns "" for an edit that does not parse or changes nothing but the writing.
     """
-    key = Checker(source).key(edit)
-    if key is None:
-        return ""
+    key = checker_of(source).key(edit)
+    return "" if key is None else written_key(edit.path, key)
+
+
+def written_key(path: str, key: Key) -> str:
+    """A checker's key as text."""
     digest = hashlib.sha256(repr(key[2]).encode("utf-8", "surrogatepass")).hexdigest()[:32]
-    return f"{edit.path}:{key[0]}:{key[1]}:{digest}"
+    return f"{path}:{key[0]}:{key[1]}:{digest}"

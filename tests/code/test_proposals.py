@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from riallm.code.operators import OPERATORS, propose, statement_key
+from riallm.code.operators import OPERATORS, propose, propose_keyed, statement_key
 from riallm.code.regions import shape
 from riallm.code.source import Source
 from riallm.code.vocabulary import Vocabulary
@@ -157,6 +157,14 @@ def test_a_limit_keeps_the_likeliest() -> None:
     vocabulary = Vocabulary.build([source])
     assert propose(source, 20, vocabulary, limit=9) == propose(source, 20, vocabulary)[:9]
     assert propose(source, 20, vocabulary, limit=0) == []
+
+
+def test_keys_are_those_of_the_edits() -> None:
+    source = Source.from_text("shelf.py", EVERYTHING)
+    vocabulary = Vocabulary.build([source])
+    keyed = propose_keyed(source, 20, vocabulary, limit=40)
+    assert [edit for edit, _ in keyed] == propose(source, 20, vocabulary, limit=40)
+    assert [key for _, key in keyed] == [statement_key(source, edit) for edit, _ in keyed]
 
 
 def test_only_keeps_to_the_operators_named() -> None:

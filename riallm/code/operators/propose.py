@@ -9,7 +9,7 @@ from collections.abc import Collection
 from riallm.code.edit import Edit
 from riallm.code.operators.table import OPERATORS, Row
 from riallm.code.operators.target import Target, target_of
-from riallm.code.regions import Checker
+from riallm.code.regions import Key, checker_of, written_key
 from riallm.code.source import Source
 from riallm.code.vocabulary import Vocabulary
 
@@ -30,13 +30,26 @@ def propose(
     weight where they do not even add up to one (all of them unlikely). `only` keeps to the operators named. The
     same input always gives the same list. Lines that hold no code give none.
     """
+    return [edit for edit, _ in _kept(source, line, vocabulary, limit, only)]
+
+
+def propose_keyed(
+    source: Source, line: int, vocabulary: Vocabulary, *, limit: int = 400, only: Collection[str] | None = None
+) -> list[tuple[Edit, str]]:
+    """`propose`, each edit with its `statement_key`, which is half known here already and dear to find again."""
+    return [(edit, written_key(edit.path, key)) for edit, key in _kept(source, line, vocabulary, limit, only)]
+
+
+def _kept(
+    source: Source, line: int, vocabulary: Vocabulary, limit: int, only: Collection[str] | None
+) -> list[tuple[Edit, Key]]:
     rows = {name: row for name, row in OPERATORS.items() if only is None or name in only}
     drafts: list[_Draft] = []
     for item in source.items_at(line):
         if not _is_docstring(item):
             drafts.extend(_drafts(target_of(source, vocabulary, item, line), line, rows))
     drafts.sort()
-    checker, seen, kept = Checker(source), set[object](), list[Edit]()
+    checker, seen, kept = checker_of(source), set[object](), list[tuple[Edit, Key]]()
     written: set[tuple[int, int, str]] = set()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -58,7 +71,7 @@ def propose(
             key = checker.key(edit)
             if key is not None and key not in seen:
                 seen.add(key)
-                kept.append(edit)
+                kept.append((edit, key))
     return kept
 
 
