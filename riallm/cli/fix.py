@@ -59,7 +59,9 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str]) -> int:
     """Run the command; the return value is the exit code."""
     options = parser().parse_args(argv)
-    out = Console(stderr=options.json, record=options.save_picture is not None, highlight=False)
+    out = Console(stderr=options.json, highlight=False)
+    if not out.is_terminal:
+        out.soft_wrap = True  # what reads us wants whole lines
     if options.save_picture is not None:
         out = Console(record=True, highlight=False, width=110, force_terminal=True, stderr=options.json)
     view = View(out, Console(stderr=True, highlight=False))

@@ -83,7 +83,7 @@ def test_beside_a_test_that(project: Make, fix: Fix, kind: str) -> None:
         "def test_even():\n    assert median([4, 1, 3, 2]) == 2.5\n"
     )
     root = project({"stats.py": MEDIAN, "test_stats.py": nasty})
-    result = fix(root, "--budget", "12")
+    result = fix(root, "--budget", "60" if kind == "prints a gigabyte" else "12")
     assert result.code in (0, 1), result.text
     before = result.report["tests_before"]
     assert sum(before.values()) == 2, result.text
@@ -227,7 +227,7 @@ def test_stopped_at_any_moment(project: Make, after: float, how: signal.Signals)
     said = process.communicate(timeout=60)[0]
     if how is signal.SIGINT and process.returncode != -signal.SIGINT:  # that early, Python itself was still starting
         assert process.returncode == 130, said
-        assert "Stopped; nothing was changed" in said
+        assert "stopped; nothing was changed" in said.lower()
     deadline = time.monotonic() + 20
     while inside(f"31415.{os.getpid()}") and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -279,11 +279,7 @@ def test_disk_full_while_applying(project: Make, fix: Fix) -> None:
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(mount)], check=True)
     try:
         shutil.copytree(root, mount / "project")
-        (mount / "filler").write_bytes(b"")
-        with (mount / "filler").open("wb") as file, pytest.raises(OSError):
-            while True:
-                file.write(b"x" * 4096)
-                file.flush()
+        subprocess.run(["dd", "if=/dev/zero", f"of={mount / 'filler'}", "bs=4096"], capture_output=True, check=False)
         result = fix(mount / "project", "--apply")
         assert result.code == 2, result.text
         assert "as it was" in result.report["message"]

@@ -74,6 +74,8 @@ class Tree:
     @staticmethod
     def write(path: str, data: bytes) -> None:
         os.makedirs(os.path.dirname(path), exist_ok=True)
+        if os.path.lexists(path) and not os.access(path, os.W_OK):
+            os.unlink(path)  # read-only in the user's folder; this is our layer over it
         with open(path, "wb") as file:
             file.write(data)
 
