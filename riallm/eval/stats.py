@@ -98,7 +98,7 @@ def mcnemar(only_first: int, only_second: int) -> float:
     num = only_first + only_second
     if num == 0:
         return 1.0
-    tail = sum(math.comb(num, k) for k in range(min(only_first, only_second) + 1)) / 2**num
+    tail = sum(math.comb(num, k) for k in range(min(only_first, only_second) + 1)) / (1 << num)
     return min(1.0, 2 * tail)
 
 

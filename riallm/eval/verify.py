@@ -1,6 +1,7 @@
 """Proof that an injected bug is one: a passing test turns red, twice the same way, without a hang, and back again.
 
-Runs are cold and in the sandbox, under two hash seeds, so that a test that depends on the order of a set shows.
+Runs are cold and in the sandbox, under two hash seeds, so that a test that depends on the order of a set shows;
+the second run is of the red tests, which must be red again.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from riallm.eval.runner import Opener, Outcomes, run_tests
 
 SECONDS_FACTOR = 4.0
 SECONDS_FLOOR = 12.0
+NAMED = 50  # red tests that are run again by name; of more than that, the whole command is
+SURVIVES = "survives"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,29 +88,48 @@ def _prove(
     opener: Opener,
     folder: Path,
 ) -> Proof | str:
-    wanted: frozenset[str] | None = None
-    runs: list[Outcomes] = []
-    for hash_seed, text in enumerate((texts[0], *texts), start=1):
-        target.write_bytes(source.encode(text))
-        seconds = SECONDS_FLOOR + SECONDS_FACTOR * (base.seconds_of(wanted) if wanted else base.outcomes.wall)
-        run = run_tests(folder, args, opener=opener, seconds=seconds, hash_seed=hash_seed)
-        if not run.ended:
-            return "hangs"
-        if run.broken:
-            return "cannot be collected"
-        wanted = frozenset(run.status) & base.passing
-        if not run.failing & base.passing:
-            return "survives" if len(runs) < 2 else "one edit of the pair is harmless"
-        runs.append(run)
-    first, second = runs[0], runs[1]
+    first = _run(target, source, texts[0], args, base, base.outcomes.wall, opener=opener, folder=folder, hash_seed=1)
+    if isinstance(first, str):
+        return first
     red = first.failing & base.passing
-    if red != second.failing & base.passing:
-        return "flaky"
     green = first.passing & base.passing
     if not green:
         return "breaks every test"
+    again: Sequence[str] = sorted(red) if len(red) <= NAMED else args
+    for at, text in enumerate(texts):
+        seconds = base.seconds_of(red if again is not args else base.passing)
+        run = _run(target, source, text, again, base, seconds, opener=opener, folder=folder, hash_seed=2)
+        if at and run == SURVIVES:
+            return "one edit of the pair is harmless"
+        if isinstance(run, str):
+            return "flaky" if run == SURVIVES else run
+        if not at and not red <= run.failing:
+            return "flaky"
     return Proof(
         red=tuple(sorted(red)),
         messages=tuple(first.message.get(name, "") for name in sorted(red)[:5]),
         green=tuple(sorted(green)),
     )
+
+
+def _run(
+    target: Path,
+    source: Source,
+    text: str,
+    args: Sequence[str],
+    base: Baseline,
+    seconds: float,
+    *,
+    opener: Opener,
+    folder: Path,
+    hash_seed: int,
+) -> Outcomes | str:
+    """One run of one text; a string says what disqualifies it."""
+    target.write_bytes(source.encode(text))
+    limit = SECONDS_FLOOR + SECONDS_FACTOR * seconds
+    run = run_tests(folder, args, opener=opener, seconds=limit, hash_seed=hash_seed)
+    if not run.ended:
+        return "hangs"
+    if run.broken:
+        return "cannot be collected"
+    return run if run.failing & base.passing else SURVIVES

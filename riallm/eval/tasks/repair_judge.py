@@ -1,0 +1,127 @@
+"""The cold judge: the whole suite, hidden tests and all, in a new sandbox on the project with one candidate's patch."""
+
+from __future__ import annotations
+
+import ast
+import shutil
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from riallm.agent.repair.project import prefixes
+from riallm.agent.repair.records import Candidate, Evidence
+from riallm.agent.repair.validate import Isolation
+from riallm.code.regions import shape
+from riallm.core.errors import ProjectError
+from riallm.eval.bug import Bug
+from riallm.eval.runner import Outcomes, run_tests
+from riallm.eval.tasks.repair_store import Verdicts
+from riallm.sandbox import open_sandbox
+
+SECONDS = 120.0
+SECONDS_FACTOR = 5.0
+SECONDS_FLOOR = 15.0
+
+
+class Judge:
+    """Judges the candidates of one bug. `asked` counts cold runs that were really made."""
+
+    def __init__(self, bug: Bug, verdicts: Verdicts, scratch: Path, isolation: Isolation) -> None:
+        self.bug, self._verdicts, self._scratch = bug, verdicts, scratch
+        self._opener = partial(open_sandbox, tier=isolation.tier, unsafe=isolation.unsafe)
+        self._folder = scratch / "judged"
+        self._truth = scratch / "truth"
+        self._must: frozenset[str] = frozenset()
+        self._visible: frozenset[str] = frozenset()
+        self._seconds = SECONDS
+        self.asked = 0
+
+    def control(self) -> None:
+        """Run the correct program: what passes there is what a fix must pass. Raises ProjectError when that is nothing.
+
+        The same correct program with the same tests is run once for all bugs that share its digest.
+        """
+        for folder, fixed in ((self._truth, True), (self._folder, False)):
+            folder.mkdir()
+            self.bug.write(folder, fixed)
+        key = self.bug.notes.get("truth", "")
+        known = self._verdicts.get(key, "truth", "") if key else None
+        if known is None:
+            known = self._verdicts.get(self.bug.digest, "truth", "")
+        if known is None:
+            first = self._run(self._truth, SECONDS, hash_seed=1)
+            second = self._run(self._truth, SECONDS, hash_seed=2) if first.ended else first
+            if not (first.ended and second.ended):
+                raise ProjectError(f"control: the correct program's tests do not end within {SECONDS:.0f} s")
+            known = [sorted(first.passing & second.passing), max(first.wall, second.wall)]
+            self._verdicts.put(key or self.bug.digest, "truth", "", known)
+        self._must = frozenset(known[0])
+        self._seconds = SECONDS_FLOOR + SECONDS_FACTOR * float(known[1])
+        if not self._must:
+            raise ProjectError("control: no test passes with the correct program")
+
+    def expect(self, evidence: Evidence) -> None:
+        """Learn which tests the repair sees, and drop the bug when the correct program does not pass them."""
+        red = {run.name for run in evidence.failing}
+        if not red <= self._must:
+            names = ", ".join(sorted(red - self._must)[:3])
+            raise ProjectError(f"control: red tests that the correct program does not pass either: {names}")
+        self._visible = frozenset(red | {run.name for run in evidence.passing}) & self._must
+
+    def _args(self) -> Sequence[str]:
+        asked = dict.fromkeys((*self.bug.hidden, *self.bug.visible, *self.bug.withheld))
+        return tuple(name for name in asked if "::" not in name or name.partition("::")[0] not in asked)
+
+    def _run(self, folder: Path, seconds: float, hash_seed: int = 0) -> Outcomes:
+        python = folder / self.bug.python if self.bug.python else Path(sys.executable)
+        return run_tests(
+            folder,
+            self._args(),
+            opener=self._opener,
+            seconds=seconds,
+            python=python,
+            readable=(*prefixes(python, folder), *self.bug.readable),
+            hash_seed=hash_seed,
+        )
+
+    def knows(self, candidate: Candidate) -> bool:
+        """Whether an answer is at hand without running anything."""
+        return self._verdicts.get(self.bug.digest, "hidden", candidate.key) is not None
+
+    def ask(self, candidate: Candidate) -> str:
+        """ "correct", "wrong" (a hidden test fails), or "not plausible" (cold, a visible test fails)."""
+        known = self._verdicts.get(self.bug.digest, "hidden", candidate.key)
+        if known is None:
+            self.asked += 1
+            path = self._folder / candidate.edit.path
+            original = path.read_bytes()
+            path.write_bytes(self._patched(candidate, original))
+            try:
+                run = self._run(self._folder, self._seconds)
+            finally:
+                path.write_bytes(original)
+            if self._must <= run.passing:
+                known = "correct"
+            else:
+                known = "wrong" if not run.ended or self._visible <= run.passing else "not plausible"
+            self._verdicts.put(self.bug.digest, "hidden", candidate.key, known)
+        return str(known)
+
+    def _patched(self, candidate: Candidate, original: bytes) -> bytes:
+        codec = "utf-8-sig" if original.startswith(b"\xef\xbb\xbf") else "utf-8"
+        return candidate.edit.apply(original.decode(codec)).encode(codec)
+
+    def exact(self, candidate: Candidate) -> bool:
+        """Whether the patched file is the correct one, as syntax trees."""
+        path = candidate.edit.path
+        patched = self._patched(candidate, (self._folder / path).read_bytes())
+        try:
+            return shape(ast.parse(patched)) == shape(ast.parse((self._truth / path).read_bytes()))
+        except (SyntaxError, OSError):
+            return False
+
+    def close(self) -> None:
+        """Remove the copies."""
+        for folder in (self._folder, self._truth):
+            shutil.rmtree(folder, ignore_errors=True)

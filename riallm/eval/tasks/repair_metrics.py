@@ -1,0 +1,143 @@
+"""From the lines of a results file to figures with their uncertainty."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any
+
+from riallm.eval.bug import PATTERNS
+from riallm.eval.stats import Difference, Estimate, compare, median, share
+from riallm.eval.tasks.repair import DEPTHS
+
+COMPARED = (
+    "Shares: Wilson's score interval. Medians: bootstrap over items. Differences: paired bootstrap over the same "
+    "items, with the exact McNemar p-value. Medians are over the items that the arm solved."
+)
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArmFigures:
+    """fixed: "plausible" | "correct" -> depth -> share of items. chosen: the patch that `fix` would offer is correct;
+    exact: it gives the original program; precision: of the patches that `fix` would offer, those that are correct."""
+
+    fixed: dict[str, dict[int, Estimate]]
+    chosen: Estimate
+    exact: Estimate
+    precision: Estimate
+    candidates: Estimate
+    candidates_any: Estimate
+    seconds: Estimate
+    unchecked: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """A part of the items and the share of each arm that was repaired correctly."""
+
+    name: str
+    num: int
+    correct: dict[str, Estimate]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """All figures of a run. `differences`: (first arm, second arm, "plausible" | "correct", depth) -> difference."""
+
+    num: int
+    num_dropped: int
+    num_errors: int
+    dropped: dict[str, int]
+    not_judged: int
+    deepest: int
+    arms: dict[str, ArmFigures]
+    differences: dict[tuple[str, str, str, int], Difference]
+    by_pattern: list[Split]
+    by_kind: list[Split]
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON values; the keys of `differences` become "B1-B0 correct@10"."""
+        told = {name: value for name, value in asdict(self).items() if name != "differences"}
+        told["differences"] = {
+            f"{second}-{first} {which}@{depth}": asdict(found)
+            for (first, second, which, depth), found in self.differences.items()
+        }
+        return told
+
+
+def within(rank: int, depth: int) -> bool:
+    """Whether a first rank (0: none) lies within the depth."""
+    return 0 < rank <= depth
+
+
+def figures(rows: Iterable[Row], *, arms: Sequence[str], deepest: int, seed: int = 0) -> Figures:
+    """Figures of the results; `deepest` is the number of candidates that each arm was allowed."""
+    rows = list(rows)
+    done = [row for row in rows if row["status"] == "done"]
+    dropped = Counter(row["reason"].partition(":")[0][:60] for row in rows if row["status"] == "dropped")
+    depths = [depth for depth in DEPTHS if depth < deepest] + [deepest]
+    differences = {}
+    for first, second in pairwise(arms):
+        for which in ("plausible", "correct"):
+            for depth in depths:
+                solved = [
+                    [within(row["arms"][arm][f"first_{which}"], depth) for row in done] for arm in (first, second)
+                ]
+                differences[first, second, which, depth] = compare(solved[0], solved[1], seed=seed)
+    kinds = ("operator", "unlike", "real")
+    return Figures(
+        num=len(done),
+        num_dropped=sum(dropped.values()),
+        num_errors=sum(row["status"] == "error" for row in rows),
+        dropped=dict(dropped),
+        not_judged=sum(row["not_judged"] for row in done),
+        deepest=deepest,
+        arms={arm: arm_figures(done, arm, depths, seed) for arm in arms},
+        differences=differences if done else {},
+        by_pattern=[split(name, done, arms, deepest, "pattern", name) for name in PATTERNS],
+        by_kind=[split(name, done, arms, deepest, "injector", name) for name in (*kinds, *injectors(done))],
+    )
+
+
+def injectors(rows: Iterable[Row]) -> list[str]:
+    """Full names of the injectors, for a finer split."""
+    return sorted({row["injector"] for row in rows if ":" in row["injector"]})
+
+
+def split(name: str, rows: Sequence[Row], arms: Sequence[str], depth: int, column: str, value: str) -> Split:
+    """Rows whose column is the value or begins with it and a colon."""
+    part = [row for row in rows if row[column] == value or row[column].startswith(value + ":")]
+    correct = {
+        arm: share(sum(within(row["arms"][arm]["first_correct"], depth) for row in part), len(part)) for arm in arms
+    }
+    return Split(name=name, num=len(part), correct=correct)
+
+
+def arm_figures(rows: Sequence[Row], arm: str, depths: Sequence[int], seed: int) -> ArmFigures:
+    """One arm's figures. Seconds to the first correct patch: looking at the tests, proposing, ranking, checking."""
+    told = [row["arms"][arm] for row in rows]
+    fixed = {
+        which: {depth: share(sum(within(one[f"first_{which}"], depth) for one in told), len(told)) for depth in depths}
+        for which in ("plausible", "correct")
+    }
+    plausible = [one for one in told if one["first_plausible"]]
+    correct = [(row, one) for row, one in zip(rows, told, strict=True) if one["first_correct"]]
+    seconds = [
+        row["observe_seconds"] + row["propose_seconds"] + one["rank_seconds"] + one["seconds_to_correct"]
+        for row, one in correct
+    ]
+    return ArmFigures(
+        fixed=fixed,
+        chosen=share(sum(one["choice"] == "correct" for one in told), len(told)),
+        exact=share(sum(one["choice_exact"] for one in told), len(told)),
+        precision=share(
+            sum(one["choice"] == "correct" for one in told), sum(one["choice"] in ("correct", "wrong") for one in told)
+        ),
+        candidates=median([one["first_correct"] for _, one in correct], seed=seed),
+        candidates_any=median([one["first_plausible"] for one in plausible], seed=seed),
+        seconds=median(seconds, seed=seed),
+        unchecked=sum(one["unchecked"] for one in told),
+    )
