@@ -20,6 +20,7 @@ from riallm.sandbox import bubblewrap, cgroup, copies, kernel, layer, namespaces
 from riallm.sandbox.child import Child
 from riallm.sandbox.spec import Result, Spec, drop_uid, receive, send
 
+_TOO_LARGE = (-int(signal.SIGXFSZ), 128 + int(signal.SIGXFSZ))  # by itself, or told by a shell
 _LOOK_EVERY = 0.05  # seconds between looks at memory and disk
 
 
@@ -131,7 +132,7 @@ class Launch:
             return
         if self._group is not None and self._group.memory_kills():
             self.stopped = "memory"
-        elif code == -int(signal.SIGXFSZ) or (self._tree is not None and watch.is_full(self._tree.sized)):
+        elif code in _TOO_LARGE or (self._tree is not None and watch.is_full(self._tree.sized)):
             self.stopped = "disk"
 
     def _gather(self) -> None:

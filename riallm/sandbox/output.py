@@ -50,7 +50,7 @@ class Live:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._waiting = ""
         self._shown = 0
-        self._rest = Capture(2 * self._half)
+        self._rest = Capture(2 * self._half, tail_only=True)
         self.total = 0
 
     def add(self, data: bytes) -> None:
@@ -67,7 +67,7 @@ class Live:
         self._show(clean(self._waiting + self._decoder.decode(b"", True)))
         self._waiting = ""
         if self._rest.total:
-            self._show(self._rest.text())
+            self._show(self._rest.text())  # begins with the line that tells how much is missing
 
     def _take(self, text: str) -> None:
         text = self._waiting + text
@@ -80,10 +80,11 @@ class Live:
 
 
 class Capture:
-    """Keeps the head and the tail of a byte stream, `limit` bytes together, and counts the rest."""
+    """Keeps the head and the tail of a byte stream, half of `limit` bytes each, and counts the rest."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, *, tail_only: bool = False) -> None:
         self._half = max(1, limit // 2)
+        self._most = 0 if tail_only else self._half
         self._head = bytearray()
         self._tail: deque[bytes] = deque()
         self._held = 0
@@ -92,7 +93,7 @@ class Capture:
     def add(self, data: bytes) -> None:
         """Take in the next piece."""
         self.total += len(data)
-        room = self._half - len(self._head)
+        room = self._most - len(self._head)
         if room > 0:
             self._head += data[:room]
             data = data[room:]
