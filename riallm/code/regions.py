@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -307,7 +308,9 @@ def statement_key(source: Source, edit: Edit) -> str:
 
     Returns "" for an edit that does not parse or changes nothing but the writing.
     """
-    key = checker_of(source).key(edit)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # doubtful escapes in the user's strings
+        key = checker_of(source).key(edit)
     return "" if key is None else written_key(edit.path, key)
 
 

@@ -16,6 +16,7 @@ import pytest
 
 from riallm.code.operators import OPERATORS, propose, propose_keyed, statement_key
 from riallm.code.regions import shape
+from riallm.code.smells import smells
 from riallm.code.source import Source
 from riallm.code.vocabulary import Vocabulary
 from riallm.core.errors import ProjectError
@@ -165,6 +166,14 @@ def test_keys_are_those_of_the_edits() -> None:
     keyed = propose_keyed(source, 20, vocabulary, limit=40)
     assert [edit for edit, _ in keyed] == propose(source, 20, vocabulary, limit=40)
     assert [key for _, key in keyed] == [statement_key(source, edit) for edit, _ in keyed]
+
+
+def test_doubtful_escapes_do_not_warn() -> None:
+    source = Source.from_text("a.py", "def f(a, b):\n    c = g(a, '\\d')\n    return f'{c}\\d' + b\n")
+    vocabulary = Vocabulary.build([source])
+    for line in (2, 3):
+        for edit in propose(source, line, vocabulary):
+            assert statement_key(source, edit) and isinstance(smells(source, edit), frozenset)
 
 
 def test_only_keeps_to_the_operators_named() -> None:

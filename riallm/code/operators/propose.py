@@ -44,15 +44,14 @@ def _kept(
     source: Source, line: int, vocabulary: Vocabulary, limit: int, only: Collection[str] | None
 ) -> list[tuple[Edit, Key]]:
     rows = {name: row for name, row in OPERATORS.items() if only is None or name in only}
-    drafts: list[_Draft] = []
-    for item in source.items_at(line):
-        if not _is_docstring(item):
-            drafts.extend(_drafts(target_of(source, vocabulary, item, line), line, rows))
-    drafts.sort()
     checker, seen, kept = checker_of(source), set[object](), list[tuple[Edit, Key]]()
     written: set[tuple[int, int, str]] = set()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        targets = [
+            target_of(source, vocabulary, item, line) for item in source.items_at(line) if not _is_docstring(item)
+        ]
+        drafts = sorted(draft for target in targets for draft in _drafts(target, line, rows))
         for prior, start, end, text, operator in drafts:
             if len(kept) >= limit:
                 break
