@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from rich.console import Console, Group
 from rich.markup import escape
-from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
@@ -133,9 +132,9 @@ class View(Observer):
             f"{outcome.num_plausible} turned the red tests green."
         )
         for candidate in self._ordered[: min(SHOWN_TRIES, outcome.num_tried)]:
-            edit = candidate.edit
-            text = f"{edit.path}:{edit.line}  {edit.original!r} -> {edit.text!r}  ({edit.operator})"
-            self._out.print(f"  [dim]{escape(clean(text))[:140]}[/]", soft_wrap=True)
+            text = f"{candidate.edit.path}:{candidate.edit.line}  {self._line_after(candidate)[:90]}"
+            operator = candidate.edit.operator.replace("_", " ")
+            self._out.print(f"  {escape(clean(text))}  [dim]{escape(operator)}[/]", soft_wrap=True)
         if outcome.num_tried > SHOWN_TRIES:
             self._out.print(f"  [dim]... and {outcome.num_tried - SHOWN_TRIES} more[/]")
         if outcome.candidate is None:
@@ -150,7 +149,18 @@ class View(Observer):
         if outcome.candidate.smells:
             smells = ", ".join(sorted(outcome.candidate.smells))
             self._out.print(f"[yellow]Look closely:[/] this patch {escape(smells)}.")
-        self._out.print(Padding(diff(outcome.patch), (0, 2)))
+        self._out.print(diff(outcome.patch), soft_wrap=True)
+
+    def _line_after(self, candidate: Candidate) -> str:
+        """The code of the line where the edit begins, as the edit leaves it."""
+        edit = candidate.edit
+        source = self._program.source(edit.path) if self._program else None
+        if source is None:
+            return edit.text
+        start = source.line_starts[source.line_of(edit.start) - 1]
+        after = edit.apply(source.text)
+        end = after.find("\n", edit.start + len(edit.text.rstrip()))
+        return " ".join(after[start : end if end >= 0 else len(after)].split())
 
 
 def describe(found: dict[str, int]) -> str:
@@ -160,27 +170,29 @@ def describe(found: dict[str, int]) -> str:
 
 def diff(patch: str) -> Group:
     """A unified diff in colours, the changed characters marked; control characters cannot reach the terminal."""
-    lines = [clean(line) for line in patch.splitlines()]
+    lines = ["  " + clean(line) for line in patch.splitlines()]
     shown: list[Text] = []
     for index, line in enumerate(lines):
-        if line.startswith(("+++", "---")):
+        kind = line[2:3]
+        before, after = lines[index - 1 : index], lines[index + 1 : index + 2]
+        if line[2:].startswith(("+++", "---")):
             shown.append(Text(line, style="bold"))
-        elif line.startswith("@@"):
+        elif kind == "@":
             shown.append(Text(line, style="cyan"))
-        elif line.startswith("-") and lines[index + 1 : index + 2] and lines[index + 1].startswith("+"):
-            shown.append(marked(line, lines[index + 1], "red"))
-        elif line.startswith("+") and lines[index - 1].startswith("-"):
-            shown.append(marked(line, lines[index - 1], "green"))
+        elif kind == "-" and after and after[0].startswith("  +"):
+            shown.append(marked(line, after[0], "red"))
+        elif kind == "+" and before and before[0].startswith("  -"):
+            shown.append(marked(line, before[0], "green"))
         else:
-            shown.append(Text(line, style={"-": "red", "+": "green"}.get(line[:1], "")))
+            shown.append(Text(line, style={"-": "red", "+": "green"}.get(kind, "")))
     return Group(*shown)
 
 
 def marked(line: str, other: str, colour: str) -> Text:
     """`line` in a colour, what `other` does not have in reverse."""
     text = Text(line, style=colour)
-    matcher = difflib.SequenceMatcher(None, other[1:], line[1:], autojunk=False)
+    matcher = difflib.SequenceMatcher(None, other[3:], line[3:], autojunk=False)
     for tag, _, _, start, end in matcher.get_opcodes():
         if tag in ("insert", "replace"):
-            text.stylize("reverse", start + 1, end + 1)
+            text.stylize("reverse", start + 3, end + 3)
     return text

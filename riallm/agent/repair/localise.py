@@ -8,13 +8,12 @@ suspicious functions (defaults, decorators), get a share of that line's score.
 from __future__ import annotations
 
 import ast
-import math
-from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections import defaultdict
 
 from riallm.agent.repair.program import Program
 from riallm.agent.repair.records import Evidence, Suspect, TestRun
 from riallm.code.source import Function, Item, Source
+from riallm.code.spectrum import ochiai
 
 MAX_SUSPECTS = 120
 TRACEBACK_GAIN = 1.0  # of the innermost frame in the project; halves with each frame outwards
@@ -23,18 +22,10 @@ DEFINITION_SHARE = 0.4
 MAX_DEFINITIONS = 3  # of one name; a commoner name tells nothing
 
 
-def bits(mask: int) -> Iterator[int]:
-    """Positions of the set bits, ascending."""
-    while mask:
-        low = mask & -mask
-        yield low.bit_length() - 1
-        mask ^= low
-
-
 def localise(program: Program, evidence: Evidence, *, limit: int = MAX_SUSPECTS) -> list[Suspect]:
     """Suspicious lines of the project's editable files, the most suspicious first; scores in (0, 1]."""
     allowed = set(program.project.sources)
-    scores = ochiai(evidence.failing, evidence.passing, allowed)
+    scores = ochiai((run.lines for run in evidence.failing), (run.lines for run in evidence.passing), allowed)
     reasons: dict[tuple[str, int], str] = {}
     for line in scores:
         reasons[line] = "run by failing tests"
@@ -55,20 +46,6 @@ def localise(program: Program, evidence: Evidence, *, limit: int = MAX_SUSPECTS)
     return [Suspect(path=path, line=line, score=score, reason=reasons[path, line]) for (path, line), score in ranked][
         :limit
     ]
-
-
-def ochiai(
-    failing: tuple[TestRun, ...], passing: tuple[TestRun, ...], allowed: set[str]
-) -> dict[tuple[str, int], float]:
-    """(path, line) -> failed(line) / sqrt(failed * executed(line)), over the lines that a failing test runs."""
-    failed: Counter[tuple[str, int]] = Counter()
-    passed: Counter[tuple[str, int]] = Counter()
-    for runs, counts in ((failing, failed), (passing, passed)):
-        for run in runs:
-            for path, mask in run.lines.items():
-                if path in allowed:
-                    counts.update((path, line) for line in bits(mask))
-    return {line: count / math.sqrt(len(failing) * (count + passed[line])) for line, count in failed.items()}
 
 
 def traceback_gains(failing: tuple[TestRun, ...], allowed: set[str]) -> dict[tuple[str, int], float]:

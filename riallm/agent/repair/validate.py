@@ -18,6 +18,7 @@ from riallm.agent.repair.program import Program
 from riallm.agent.repair.project import import_paths
 from riallm.agent.repair.records import Candidate, Evidence, Frame, Project, Status, TestRun, Verdict
 from riallm.code.edit import Edit
+from riallm.code.spectrum import line_range
 from riallm.core.errors import ProjectError
 from riallm.sandbox import open_sandbox
 from riallm.sandbox.base import MEGABYTE, Limits, Policy, Sandbox, Tier
@@ -216,7 +217,7 @@ class Validator:
         key = (edit.path, first)
         if key not in self._by_function:
             passing = self.evidence.passing
-            mask = ((1 << (last - first + 1)) - 1) << first if function else -1
+            mask = line_range(first, last) if function else -1
             hit = [run for run in passing if run.lines.get(edit.path, 0) & mask]
             self._by_function[key] = tuple(run.name for run in sorted(hit, key=lambda run: (run.seconds, run.name)))
         return self._by_function[key]
