@@ -55,7 +55,10 @@ def main(argv: list[str]) -> None:
     home = Path(argv[0])
     package = str(needed()[0])
     become_ordinary(home)
-    environment = {"HOME": str(home), "PATH": os.environ.get("PATH", ""), "PYTHONPATH": package, "TMPDIR": str(home)}
+    temporary = home / "tmp"
+    temporary.mkdir()
+    environment = {"HOME": str(home), "PATH": os.environ.get("PATH", ""), "PYTHONPATH": package}
+    environment["TMPDIR"] = str(temporary)
     os.execve(sys.executable, [sys.executable, "-m", *argv[1:]], environment)
 
 
