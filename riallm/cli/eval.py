@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import os
-import platform
 import sys
 import time
 from pathlib import Path
@@ -30,6 +28,7 @@ def parser() -> argparse.ArgumentParser:
     add("--data", type=Path, help="fetched packages, or the benchmarks' folder (default: the cache folder)")
     add("--limit", type=int, metavar="N", help="only N items, drawn by the seed")
     add("--candidates", type=int, default=1000, metavar="K", help="of each arm's order, at most (default 1000)")
+    add("--pool", type=int, default=5000, metavar="N", help="candidates proposed, at most (default 5000, as fix)")
     add("--seconds-per-bug", type=float, default=120.0, metavar="S", help="checking, all arms together (default 120)")
     add("--jobs", type=int, default=1, metavar="N", help="bugs at a time (default 1)")
     add("--out", type=Path, metavar="DIR", help="results, verdicts and the card; resumed when they are there")
@@ -55,8 +54,8 @@ def main(argv: list[str]) -> int:
         arms = arms_of(options.arms)
     except ValueError as error:
         raise UsageError(f"--arms: {error}") from None
-    if min(options.candidates, options.jobs, options.limit or 1) < 1 or options.seconds_per_bug <= 0:
-        raise UsageError("--candidates, --jobs, --limit and --seconds-per-bug must be positive")
+    if min(options.candidates, options.pool, options.jobs, options.limit or 1) < 1 or options.seconds_per_bug <= 0:
+        raise UsageError("--candidates, --pool, --jobs, --limit and --seconds-per-bug must be positive")
     errors = Console(stderr=True)
     say = errors.print
     bugs = load(options.set, data=options.data or default_data(), say=say, limit=options.limit, seed=options.seed)
@@ -67,6 +66,7 @@ def main(argv: list[str]) -> int:
     settings = Settings(
         arms=arms,
         candidates=options.candidates,
+        pool=options.pool,
         seconds_per_bug=options.seconds_per_bug,
         seed=options.seed,
         isolation=Isolation(unsafe=options.unsafe),
@@ -101,28 +101,18 @@ def with_progress(console: Any, bugs: Any, work: Any) -> Any:
 
 def facts_of(options: argparse.Namespace, num: int, rows: Any, seconds: float) -> dict[str, Any]:
     """What the figures depend on."""
+    from riallm.bench.card import machine
+
     tiers = sorted({row["tier"] for row in rows if row["status"] == "done"})
     return {
         "date": datetime.date.today().isoformat(),
         "command": f"riallm eval repair --set {options.set} --arms {options.arms} --candidates {options.candidates}"
-        f" --seconds-per-bug {options.seconds_per_bug:g} --jobs {options.jobs} --seed {options.seed}",
+        f" --pool {options.pool} --seconds-per-bug {options.seconds_per_bug:g} --jobs {options.jobs} --seed {options.seed}",
         "items": num,
-        "python": platform.python_version(),
-        "processor": processor(),
-        "cores": len(os.sched_getaffinity(0)),
+        **machine(),
         "sandbox": ", ".join(tiers) or "none used",
         "seconds_of_this_call": round(seconds, 1),
     }
-
-
-def processor() -> str:
-    """The processor's name as the system gives it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def finite(value: Any) -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from riallm.eval.stats import Difference, Estimate
@@ -61,7 +62,7 @@ def difference_rows(figures: Figures) -> tuple[list[str], Rows]:
         [f"{second} - {first}", f"{which} @ {depth}", difference(found)]
         for (first, second, which, depth), found in figures.differences.items()
     ]
-    return ["arms", "figure", "points [interval], only second : only first"], rows
+    return ["arms", "figure", "points and interval, only second : only first"], rows
 
 
 def split_rows(splits: Sequence[Split], arms: Sequence[str]) -> tuple[list[str], Rows]:
@@ -100,7 +101,7 @@ def show(figures: Figures, console: Console, title: str) -> None:
         for at, column in enumerate(header):
             table.add_column(column, justify="left" if at == 0 else "right")
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*map(escape, row))
         console.print(table)
 
 

@@ -17,7 +17,7 @@ from riallm.eval.runner import Opener, Outcomes, run_tests
 
 SECONDS_FACTOR = 4.0
 SECONDS_FLOOR = 12.0
-NAMED = 50  # red tests that are run again by name; of more than that, the whole command is
+NAMED = 80  # red tests that are run again by name; of more than that, the whole command is
 SURVIVES = "survives"
 
 
@@ -88,12 +88,13 @@ def _prove(
     opener: Opener,
     folder: Path,
 ) -> Proof | str:
-    first = _run(target, source, texts[0], args, base, base.outcomes.wall, opener=opener, folder=folder, hash_seed=1)
+    wall = base.outcomes.wall if len(args) > NAMED or "::" not in args[0] else base.seconds_of(args)
+    first = _run(target, source, texts[0], args, base, wall, opener=opener, folder=folder, hash_seed=1)
     if isinstance(first, str):
         return first
     red = first.failing & base.passing
     green = first.passing & base.passing
-    if not green:
+    if not green and len(base.passing) > len(red) and "::" not in args[0]:
         return "breaks every test"
     again: Sequence[str] = sorted(red) if len(red) <= NAMED else args
     for at, text in enumerate(texts):

@@ -188,7 +188,8 @@ def main(argv: list[str] | None = None) -> int:
     for name in chosen:
         found = items(name, args.data)
         draw = random.Random(f"{args.seed}:{name}")
-        rows: list[dict[str, Any]] = (real if found[0].reference else injected)(name, found, args.num, draw)
+        made = real if found[0].reference else injected
+        rows: list[dict[str, Any]] = made(name, found, args.num, draw)
         kept = [row for row in kept if row["set"] != name] + rows
         told[name] = {"items": len(rows), "usable": len(found), "injectors": Counter(row["injector"] for row in rows)}
         kept.sort(key=lambda row: (NAMES.index(row["set"]), row["item"]))

@@ -25,7 +25,7 @@ from riallm.data.inject_operators import operator_weights
 from riallm.data.inject_pattern import refine
 from riallm.data.inject_site import Library
 from riallm.eval.sets.held_out import HELD_OUT, Held, code_files, default_data, release_folder, test_files
-from riallm.eval.verify import Baseline, Proof, baseline, prove
+from riallm.eval.verify import NAMED, Baseline, Proof, baseline, prove
 from riallm.sandbox import open_sandbox
 
 PACKAGE_SHARE = 0.15
@@ -87,6 +87,11 @@ class Bench:
                     taken.append(name)
                     left -= self.base.seconds_of([name])
         return tuple(taken)
+
+    def asked(self, place: tuple[str, int], visible: tuple[str, ...]) -> tuple[str, ...]:
+        """What proving runs: the visible tests that enter the function, by name while they are few."""
+        names = [name for name in self.covered[place] if name in visible or name.partition("::")[0] in visible]
+        return tuple(names) if len(names) <= NAMED else visible
 
     def withheld(self, place: tuple[str, int], visible: tuple[str, ...], proof: Proof) -> tuple[str, ...]:
         """Every second red test, where no test outside the visible ones enters the function: something must judge."""

@@ -60,7 +60,7 @@ class Figures:
 
     def as_json(self) -> dict[str, Any]:
         """JSON values; the keys of `differences` become "B1-B0 correct@10"."""
-        told = {name: value for name, value in asdict(self).items() if name != "differences"}
+        told: dict[str, Any] = {name: value for name, value in asdict(self).items() if name != "differences"}
         told["differences"] = {
             f"{second}-{first} {which}@{depth}": asdict(found)
             for (first, second, which, depth), found in self.differences.items()
@@ -97,14 +97,20 @@ def figures(rows: Iterable[Row], *, arms: Sequence[str], deepest: int, seed: int
         deepest=deepest,
         arms={arm: arm_figures(done, arm, depths, seed) for arm in arms},
         differences=differences if done else {},
-        by_pattern=[split(name, done, arms, deepest, "pattern", name) for name in PATTERNS],
-        by_kind=[split(name, done, arms, deepest, "injector", name) for name in (*kinds, *injectors(done))],
+        by_pattern=splits(done, arms, deepest, "pattern", PATTERNS),
+        by_kind=splits(done, arms, deepest, "injector", (*kinds, *injectors(done))),
     )
 
 
 def injectors(rows: Iterable[Row]) -> list[str]:
     """Full names of the injectors, for a finer split."""
     return sorted({row["injector"] for row in rows if ":" in row["injector"]})
+
+
+def splits(rows: Sequence[Row], arms: Sequence[str], depth: int, column: str, names: Sequence[str]) -> list[Split]:
+    """The parts that hold items."""
+    found = [split(name, rows, arms, depth, column, name) for name in names]
+    return [part for part in found if part.num]
 
 
 def split(name: str, rows: Sequence[Row], arms: Sequence[str], depth: int, column: str, value: str) -> Split:
