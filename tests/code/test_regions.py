@@ -32,6 +32,9 @@ text"""
     while x:
         if b:
             x -= 1
+    match a:
+        case 1 if b:
+            x = 0
     return x
 z = 1; w = 2
 '''
@@ -67,6 +70,9 @@ def same(old: str, new: str) -> bool:
         ("        if b:\n            x -= 1\n", "        x -= 1\n"),
         ("z = 1; w = 2", "w = 2; z = 1"),
         ("return b", "pass"),
+        ("match a", "match b"),
+        ("case 1 if b", "case 1 | 2 if b"),
+        ("    try:\n", "    if a:\n        b = 2\n    try:\n"),
         ("    while x:", "    print(x)\n    while x:"),
         ("w = 2\n", "w = 2\nv = 3\n"),
     ],
@@ -95,6 +101,8 @@ def test_other_writing_has_no_key(old: str, new: str) -> None:
         ("elif b", "elif"),
         ("    return x\n", "      return x\n"),
         ("KeyError", "KeyError:"),
+        ("case 1 if b", "case 1 + a if b"),
+        ("match a:", "match {a}::"),
         ("            x += i\n", ""),
         ("w = 2\n", "w = 2\n  v = 3\n"),
         ("text", '"""'),

@@ -65,6 +65,11 @@ def test_a_character_that_the_file_cannot_hold_is_refused() -> None:
         source.encode("x = '€'\n")
 
 
+def test_text_is_utf_8_unless_said_otherwise() -> None:
+    source = Source.from_text("a.py", "x = 'é'\n")
+    assert source.encode(source.text) == "x = 'é'\n".encode()
+
+
 def test_doubtful_escapes_of_the_user_do_not_warn() -> None:
     assert Source.from_text("a.py", "x = '\\d'\n").top_level
 

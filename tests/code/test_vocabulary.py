@@ -128,6 +128,15 @@ def test_constants_of_function_file_and_project(shop: tuple[Source, Vocabulary])
     here = item(source, "amount +=")
     assert set(names(vocabulary.strings(source, here))[:2]) == {"rate", "too much"}
     assert "EUR" in names(vocabulary.strings(source, here))
+    assert "key" in names(vocabulary.strings(source, here)) and "key" not in vocabulary.facts(source).strings
+    assert vocabulary.facts(source).bound == {
+        "os": "import",
+        "read": "import",
+        "LIMIT": "variable",
+        "RATE": "variable",
+        "Cart": "class",
+        "outside": "function",
+    }
     assert names(vocabulary.numbers(source, here))[0] == "0"
     assert {"10", "0.2", "5"} <= set(names(vocabulary.numbers(source, here)))
     exceptions = names(vocabulary.exceptions(source))
@@ -165,14 +174,18 @@ def test_scopes() -> None:
         "    except E as q: pass\n"
         "    match a:\n"
         "        case [r, *s] | {'t': r, **s}: pass\n"
-        "    for t in a: del t\n",
+        "    for t in a: del t\n"
+        "    u = {v: w for v, w in a}, {x for x in a}, (y for y in a), lambda z=a: z\n"
+        "    class B: C = 1\n"
+        "    from os import *\n"
+        "    async def A(aa): pass\n",
     )
     (function,) = source.top_level
     assert isinstance(function, Function)
     scope = scope_of(source, function)
     assert scope.parameters == ("a", "c", "b", "d")
-    assert set(scope.locals) == set("abcdeghknpqrst") | {"sys"}
-    assert scope.inner == {"i", "j", "m"}
+    assert set(scope.locals) == set("abcdeghknpqrstuAB") | {"sys"}
+    assert scope.inner == set("ijmvwxyz")
     assert scope.locals["t"][0] == 11 and scope.locals["a"][0] == 1
     assert scope.roles["a"] >= {"walked"}
     assert role_of(ast.parse("a.b").body[0].value, "value") == "receiver"  # type: ignore[attr-defined]
