@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sandboxing import MOUNTING, NOTES, PYTHON, Opener, need
 
-from riallm.sandbox import open_sandbox, probe
+from riallm.sandbox import open_sandbox
 from riallm.sandbox.base import Limits, Policy, Tier
 from riallm.sandbox.interpreter import prefixes
 from riallm.sandbox.session import LaunchedSandbox
-
-PYTHON = Path("/usr/bin/python3")  # shown by every tier, also to a user who may not enter our own interpreter's folder
-MOUNTING = (Tier.BUBBLEWRAP, Tier.NAMESPACES)  # tiers that show the workspace at its own path
-Opener = Callable[..., LaunchedSandbox]
-NOTES = pytest.StashKey[list[str]]()
-
-
-def need(tier: Tier) -> Tier:
-    """Skip, saying why, where a tier is not to be had."""
-    for report in probe():
-        if report.tier is tier and not report.available:
-            pytest.skip(f"the tier '{tier}' does not work here: {report.reason}")
-    return tier
 
 
 @pytest.fixture(params=[Tier.BUBBLEWRAP, Tier.NAMESPACES, Tier.LANDLOCK])
@@ -64,12 +52,7 @@ def opened(project: Path) -> Iterator[Opener]:
         one.close()
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """A place for what the escape suite wants said at the end."""
-    config.stash[NOTES] = []
-
-
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Say it."""
-    for note in config.stash[NOTES]:
+    for note in config.stash.get(NOTES, []):
         terminalreporter.write_line(note)

@@ -6,11 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from sandboxing import PYTHON, Opener
 
 from riallm.core.errors import SandboxError, UsageError
 from riallm.sandbox import open_sandbox
 from riallm.sandbox.base import Change, ChangeKind, Limits, Policy, Tier
-from tests.sandbox.conftest import PYTHON, Opener
 
 
 def test_a_command_runs_in_its_folder(opened: Opener, tier: Tier, project: Path) -> None:

@@ -12,9 +12,9 @@ import time
 from pathlib import Path
 
 import pytest
+from sandboxing import Opener, need
 
 from riallm.sandbox.base import Tier
-from tests.sandbox.conftest import Opener, need
 
 ROOT = Path(__file__).parents[2]
 DAEMONS = (

@@ -7,10 +7,10 @@ import resource
 from pathlib import Path
 
 import pytest
+from sandboxing import PYTHON, Opener
 
 from riallm.sandbox import cgroup
 from riallm.sandbox.base import MEGABYTE, Limits, Stop, Tier
-from tests.sandbox.conftest import PYTHON, Opener
 
 SMALL = {"memory_bytes": 200 * MEGABYTE, "disk_bytes": 20 * MEGABYTE, "processes": 40}
 FILL = "i=0; while [ $i -lt 40 ]; do head -c 1000000 /dev/zero > {0}/f$i || exit 9; i=$((i+1)); done; sleep 1"

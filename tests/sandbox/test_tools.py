@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from sandboxing import PYTHON, Opener, need
 
 from riallm.core.errors import SandboxError, UsageError
 from riallm.sandbox import interpreter, open_sandbox, probe, session
 from riallm.sandbox import open as opening
 from riallm.sandbox.base import Limits, Policy, Tier
-from tests.sandbox.conftest import PYTHON, Opener, need
 
 OURS = Path(sys.executable)
 

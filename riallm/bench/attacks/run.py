@@ -71,6 +71,7 @@ def free(wrap: Callable[[Scene], Sequence[str]] = lambda _: (), *, inside: bool 
             [*wrap(here), *_command(attack, here, inside=inside)], cwd=here.workspace, start_new_session=True,
             stdin=read, stdout=subprocess.PIPE, stderr=subprocess.PIPE, close_fds=False,
         )  # fmt: skip
+        here.started = process
         out, err, overran = b"", b"", False
         try:
             out, err = process.communicate(timeout=attack.seconds + 1)
@@ -189,8 +190,9 @@ def _one(world: World, number: int, attack: Attack, runner: Runner) -> bool | st
         return f"{type(error).__name__}: {error}"
     finally:
         sweep(here.token)
-        if here.victim is not None:
-            end(here.victim)
+        for process in (here.victim, here.started):
+            if process is not None:
+                end(process)
         here.remove_segment()
         for top in ("/tmp", "/dev/shm"):
             shutil.rmtree(f"{top}/{here.token}", ignore_errors=True)

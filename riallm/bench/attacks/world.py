@@ -140,6 +140,7 @@ class Scene:
     folder: Path
     token: str
     victim: subprocess.Popen[bytes] | None = None
+    started: subprocess.Popen[bytes] | None = None  # a free run, to be ended
     key: int = field(default_factory=lambda: secrets.randbelow(1 << 30) + 1)
     before: tuple[object, ...] = ()
 
@@ -236,8 +237,9 @@ def end(process: subprocess.Popen[bytes]) -> None:
     """End a process of ours and forget it."""
     process.kill()
     process.wait()
-    if process.stdout is not None:
-        process.stdout.close()
+    for pipe in (process.stdout, process.stderr):
+        if pipe is not None:
+            pipe.close()
 
 
 def remove(folder: Path) -> None:
