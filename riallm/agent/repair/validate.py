@@ -26,6 +26,7 @@ from riallm.sandbox.warm import Collected, Ran, Splice, Trial, WarmWorker, Worke
 
 EVENTS_FACTOR = 20  # lines that a candidate may execute, against the same test before
 EVENTS_FLOOR = 20_000
+EVENTS_UNKNOWN = 100_000  # where a test never ended before
 SECONDS_FACTOR = 10.0
 SECONDS_FLOOR = 5.0
 SECONDS_PER_TEST = 20.0  # in the first look; a test that takes longer counts as hung
@@ -147,13 +148,14 @@ class Validator:
         per_test = min(SECONDS_PER_TEST, max(1.0, seconds / 3))
         runs = worker.observe(collected.tests, watch=watch, seconds=seconds, seconds_per_test=per_test, on_run=on_run)
         failing = [run.test for run in runs if run.status not in (Status.PASSED, Status.SKIPPED)]
-        quick = sum(run.seconds for run in runs) < RERUN_SHARE * seconds
-        again = collected.tests if quick else tuple(failing)
+        hung = {run.test for run in runs if run.status == Status.HUNG}
+        quick = not hung and sum(run.seconds for run in runs) < RERUN_SHARE * seconds
+        again = collected.tests if quick else tuple(name for name in failing if name not in hung)
         second = {
             run.test: run.status for run in worker.observe(again, watch=(), seconds=seconds, seconds_per_test=per_test)
         }
         flaky = {run.test for run in runs if second.get(run.test, run.status) != run.status}
-        alone = self._passing_alone(worker, [name for name in failing if name not in flaky])
+        alone = self._passing_alone(worker, [name for name in failing if name not in flaky | hung])
         evidence = Evidence(
             runs=tuple(test_run(run) for run in runs), flaky=tuple(sorted(flaky | alone)), broken=broken
         )
@@ -198,14 +200,14 @@ class Validator:
         rest = self._covering(edit)
         names = tuple(run.name for run in failing) + rest
         known = {run.name: run for run in self.evidence.runs}
-        seconds = sum(min(known[name].seconds, SECONDS_PER_TEST) for name in names)
-        events = max((known[name].num_events for name in names), default=0)
+        ended = [known[name] for name in names if known[name].status is not Status.HUNG]
+        events = max((run.num_events for run in ended), default=0)
         return Trial(
             tests=names,
             must_pass=len(failing),
-            seconds=SECONDS_FLOOR + SECONDS_FACTOR * seconds,
+            seconds=SECONDS_FLOOR + SECONDS_FACTOR * sum(run.seconds for run in ended),
             watch=tuple({edit.path, *(path for run in failing for path in run.lines)}),
-            num_events=EVENTS_FLOOR + EVENTS_FACTOR * events,
+            num_events=EVENTS_FLOOR + EVENTS_FACTOR * events if len(ended) == len(names) else EVENTS_UNKNOWN,
         )
 
     def _covering(self, edit: Edit) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 import threading
 import time
@@ -13,7 +14,10 @@ from typing import Any
 from riallm.sandbox.inside.channel import Channel
 from riallm.sandbox.inside.processes import Tree, become_reaper, leaf
 from riallm.sandbox.inside.swap import File, Reimport, swap
-from riallm.sandbox.inside.tracing import ImportCalls, Tracer, describe, real
+from riallm.sandbox.inside.tracing import ImportCalls, Tracer, describe, real, stack_of
+
+
+LINES_WITHOUT_END = 3_000_000  # executed by one test in the watched files: it counts as hung
 
 
 class Hot:
@@ -69,16 +73,30 @@ class Hot:
         left, watched = list(request["tests"]), {os.path.join(self.root, path): path for path in request["watch"]}
 
         def work(channel: Channel) -> None:
-            self.runner.tracer = tracer = Tracer(watched)
+            name, began = "", 0.0
+
+            def give_up(signum: int, frame: types.FrameType | None) -> None:
+                """Tell where a test without end was, and what it had executed; then this leaf is over."""
+                Tracer.remove()
+                run: dict[str, Any] = {"test": name, "status": "hung", "message": "did not end"}
+                run["frames"] = stack_of(frame, self.root)
+                run.update(seconds=time.perf_counter() - began, lines=tracer.bitsets(), events=tracer.events)
+                channel.send({"run": run})
+                os._exit(0)
+
+            self.runner.tracer = tracer = Tracer(watched, LINES_WITHOUT_END, lambda: give_up(0, sys._getframe(2)))
+            signal.signal(signal.SIGALRM, give_up)
             for index, name in enumerate(left):
                 channel.send({"start": name})
                 tracer.reset()
                 began = time.perf_counter()
+                signal.setitimer(signal.ITIMER_REAL, 0.9 * request["seconds_per_test"])
                 following = left[index + 1] if index + 1 < len(left) else ""
                 status, message, frames = self.runner.run(name, following)
                 run = {"test": name, "status": status, "message": message, "frames": frames}
                 run.update(seconds=time.perf_counter() - began, lines=tracer.bitsets(), events=tracer.events)
                 channel.send({"run": run})
+            signal.setitimer(signal.ITIMER_REAL, 0)
             channel.send({"end": 1})
 
         deadline = time.monotonic() + request["seconds"]

@@ -101,6 +101,17 @@ def frames_of(error: BaseException | None, root: str) -> list[list[Any]]:
     return found[-40:]
 
 
+def stack_of(frame: types.FrameType | None, root: str) -> list[list[Any]]:
+    """[path, line, function] of the project's frames that are being executed, innermost last."""
+    found: list[list[Any]] = []
+    while frame is not None:
+        path = real(frame.f_code.co_filename)
+        if path.startswith(root + os.sep):
+            found.insert(0, [os.path.relpath(path, root), frame.f_lineno, frame.f_code.co_name])
+        frame = frame.f_back
+    return found[-40:]
+
+
 def describe(error: BaseException) -> str:
     """Type and text of an exception, in one string of bounded length; a failing __str__ is no news."""
     try:
