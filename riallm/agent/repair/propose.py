@@ -8,8 +8,7 @@ from riallm.agent.client import Client, Context
 from riallm.agent.repair.program import Program
 from riallm.agent.repair.records import Candidate, Suspect
 from riallm.code.edit import Edit
-from riallm.code.operators import propose as propose_edits
-from riallm.code.operators import statement_key
+from riallm.code.operators import propose_keyed, statement_key
 from riallm.code.smells import smells
 
 EDITS_PER_LINE = 300
@@ -37,11 +36,10 @@ def propose(
         source = program.source(suspect.path)
         if source is None:
             continue
-        edits = propose_edits(source, suspect.line, program.vocabulary, limit=EDITS_PER_LINE)
+        edits = propose_keyed(source, suspect.line, program.vocabulary, limit=EDITS_PER_LINE)
         if infills is not None:
             edits = edits + infilled(program, suspect, infills, seed)
-        for edit in edits:
-            key = statement_key(source, edit)
+        for edit, key in edits:
             known = found.get(key)
             if known is None or known.suspicion * known.edit.prior < suspect.score * edit.prior:
                 marks = smells(source, edit, tests=test_text)
@@ -51,8 +49,8 @@ def propose(
     return list(found.values())[:max_candidates]
 
 
-def infilled(program: Program, suspect: Suspect, client: Client, seed: int) -> list[Edit]:
-    """The line's code replaced by what the model puts there; edits that parse and change something."""
+def infilled(program: Program, suspect: Suspect, client: Client, seed: int) -> list[tuple[Edit, str]]:
+    """The line's code replaced by what the model puts there; edits that parse and change something, with their keys."""
     source = program.source(suspect.path)
     assert source is not None
     start = source.line_starts[suspect.line - 1]
@@ -71,6 +69,6 @@ def infilled(program: Program, suspect: Suspect, client: Client, seed: int) -> l
             operator="infill",
             prior=INFILL_PRIOR,
         )
-        if infill.text != edit.original and statement_key(source, edit):
-            edits.append(edit)
+        if infill.text != edit.original and (key := statement_key(source, edit)):
+            edits.append((edit, key))
     return edits
