@@ -19,7 +19,6 @@ from riallm.sandbox import layer
 from riallm.sandbox.base import Applied
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 # Content of a repository, as against what git acts on: hooks, config, commondir, alternates, attributes, modules.
 _GIT_CONTENT = (b"objects", b"refs", b"logs", b"HEAD", b"ORIG_HEAD", b"index", b"packed-refs", b"COMMIT_EDITMSG")
@@ -114,7 +113,7 @@ def _file(source: bytes, parent: int, path: bytes, info: os.stat_result, work: _
         before = None
     work.count += 1
     temporary = b".riallm-%d-%d" % (os.getpid(), work.count)
-    reader = os.open(source, _READ)
+    reader = layer.open_ours(source)
     try:
         writer = os.open(temporary, _NEW, 0o600, dir_fd=parent)
         try:

@@ -36,13 +36,14 @@ def make(
 ) -> Snapshot:
     """Copy `source` into the empty folder `target`, then the kept changes of `stage` over it.
 
+    What we may not read is left out: the command, which runs as the same user or as less, could not read it either.
     left_out: absolute paths below `base` (the real path of `source`) that are made as empty folders.
     """
     for path, info in _entries(source, left_out, base):
         if stat.S_ISDIR(info.st_mode):
             layer.make_folder(target + b"/" + path, info.st_mode, owner)
         else:
-            layer.copy_entry(source + b"/" + path, target + b"/" + path, info, owner)
+            layer.copy_entry(source + b"/" + path, target + b"/" + path, info, owner, ours=False)
     if stage is not None:
         overlay(stage, target, owner)
     return snapshot(target)
@@ -112,7 +113,7 @@ def _lead(stage: bytes, path: bytes, owner: int | None) -> None:
 def _entries(source: bytes, left_out: Sequence[bytes], base: bytes) -> list[tuple[bytes, os.stat_result]]:
     hidden = {path[len(base) + 1 :] for path in left_out}
     found = []
-    for path, info in layer.walk(source):
+    for path, info in layer.walk(source, ours=False):
         parts = path.split(b"/")
         if not any(b"/".join(parts[:n]) in hidden for n in range(1, len(parts))):
             found.append((path, info))

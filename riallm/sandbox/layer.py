@@ -57,9 +57,21 @@ def remove(path: bytes) -> None:
     os.rmdir(path)
 
 
+def open_ours(path: bytes) -> int:
+    """Open a file in a folder of ours for reading, also when a command has closed it; its permissions stay."""
+    try:
+        return os.open(path, _READ)
+    except PermissionError:
+        mode = stat.S_IMODE(os.lstat(path).st_mode)
+        os.chmod(path, 0o600)
+        reader = os.open(path, _READ)
+        os.fchmod(reader, mode)
+        return reader
+
+
 def copy_file(source: bytes, target: bytes, info: os.stat_result, owner: int | None) -> None:
     """Copy a regular file's bytes, permission bits (no setuid, setgid) and time; `target` must not exist."""
-    reader = os.open(source, _READ)
+    reader = open_ours(source)
     try:
         if not stat.S_ISREG(os.fstat(reader).st_mode):
             return
@@ -79,8 +91,11 @@ def copy_file(source: bytes, target: bytes, info: os.stat_result, owner: int | N
         os.close(reader)
 
 
-def copy_entry(source: bytes, target: bytes, info: os.stat_result, owner: int | None) -> bool:
-    """Copy one file or symlink over whatever is at `target`; False for kinds that are left out."""
+def copy_entry(source: bytes, target: bytes, info: os.stat_result, owner: int | None, *, ours: bool = True) -> bool:
+    """Copy one file or symlink over whatever is at `target`; False for kinds that are left out.
+
+    What is not ours and may not be read is left out too.
+    """
     if not (stat.S_ISREG(info.st_mode) or stat.S_ISLNK(info.st_mode)):
         return False
     remove(target)
@@ -88,8 +103,10 @@ def copy_entry(source: bytes, target: bytes, info: os.stat_result, owner: int | 
         os.symlink(os.readlink(source), target)
         if owner is not None:
             os.lchown(target, owner, owner)
-    else:
-        copy_file(source, target, info, owner)
+        return True
+    if not ours and not os.access(source, os.R_OK, effective_ids=True):
+        return False
+    copy_file(source, target, info, owner)
     return True
 
 
@@ -140,15 +157,29 @@ def duplicate(source: bytes, target: bytes, owner: int | None) -> None:
             copy_entry(entry.path, other, info, owner)
 
 
-def walk(layer: bytes, prefix: bytes = b"") -> Iterator[tuple[bytes, os.stat_result]]:
-    """Every entry of a layer with its path from the top, folders before what they hold, sorted."""
+def walk(layer: bytes, prefix: bytes = b"", *, ours: bool = True) -> Iterator[tuple[bytes, os.stat_result]]:
+    """Every entry of a layer with its path from the top, folders before what they hold, sorted.
+
+    In a folder of ours, folders that a command has closed are opened again; otherwise they are passed over.
+    """
     with contextlib.suppress(FileNotFoundError):
-        for entry in sorted(os.scandir(layer), key=lambda e: e.name):
+        for entry in _entries(layer, ours):
             name = prefix + entry.name
             info = os.lstat(entry.path)
             yield name, info
             if stat.S_ISDIR(info.st_mode):
-                yield from walk(entry.path, name + b"/")
+                yield from walk(entry.path, name + b"/", ours=ours)
+
+
+def _entries(folder: bytes, ours: bool) -> list[os.DirEntry[bytes]]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda e: e.name)
+    except PermissionError:
+        if not ours:
+            return []
+        os.chmod(folder, 0o700)
+        return _entries(folder, False)
 
 
 def _lstat(path: bytes) -> os.stat_result | None:

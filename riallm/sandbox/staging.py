@@ -30,7 +30,8 @@ def read(workspace: Path, stage: Path | None, relative: Path) -> bytes:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(relative))
     if not stat.S_ISREG(info.st_mode):
         raise UsageError(f"{str(relative)!r} is not a regular file")
-    with os.fdopen(os.open(path, _READ), "rb") as file:
+    staged = stage is not None and path.startswith(f"{stage}/")
+    with os.fdopen(layer.open_ours(os.fsencode(path)) if staged else os.open(path, _READ), "rb") as file:
         return file.read()
 
 

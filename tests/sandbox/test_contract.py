@@ -106,6 +106,28 @@ def test_a_folder_replaced_twice(opened: Opener, tier: Tier, project: Path) -> N
     assert sorted(str(p.relative_to(project)) for p in project.rglob("*")) == ["b.txt", "pkg", "pkg/y"]
 
 
+def test_what_was_closed_can_still_be_brought_home(opened: Opener, tier: Tier, project: Path) -> None:
+    sandbox = opened(tier)
+    script = "mkdir d; echo x > d/x; chmod 0 d/x; chmod 0 d; echo y > b.txt; chmod 0 b.txt; chmod 0 pkg"
+    assert sandbox.exec(["sh", "-c", script], keep=True).returncode == 0
+    sandbox.apply()
+    assert ((project / "d" / "x").stat().st_mode & 0o777, (project / "b.txt").stat().st_mode & 0o777) == (0, 0)
+    (project / "b.txt").chmod(0o600)
+    assert (project / "b.txt").read_text() == "y\n"
+    assert (project / "pkg" / "a.txt").exists()
+
+
+def test_what_may_not_be_read_is_no_hindrance(opened: Opener, tier: Tier, project: Path) -> None:
+    (project / "closed").mkdir()
+    (project / "closed" / "x").write_text("x")
+    (project / "secret").write_text("x")
+    for name in ("closed", "secret"):
+        (project / name).chmod(0)
+    assert opened(tier).exec(["cat", "b.txt"]).stdout == "two\n"
+    assert (project / "closed").stat().st_mode & 0o777 == 0
+    (project / "closed").chmod(0o700)
+
+
 def test_changes_come_home_with_bits_and_deletions(opened: Opener, tier: Tier, project: Path) -> None:
     sandbox = opened(tier)
     (project / "tool").write_text("x")
