@@ -45,9 +45,7 @@ def test_a_model_that_infills_mends_what_no_single_operator_does(project: Make) 
     )
     root = project({"roman.py": source, "test_roman.py": TEST_ROMAN})
     line, mended = "text += sign", "text += sign; number -= value"
-    client = ScriptedClient(
-        scores={mended: 0.0}, infills={line: [mended]}, originals={"roman.py": source}
-    )
+    client = ScriptedClient(scores={mended: 0.0}, infills={line: [mended]}, originals={"roman.py": source})
     options = Options(budget=60, num_workers=1, max_candidates=3000)
     outcome = repair(discover(root), options, client=client)
     assert outcome.candidate is not None
