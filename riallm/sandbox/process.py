@@ -29,6 +29,7 @@ _PROGRAM = (
 _PATIENCE = 20.0  # seconds that the launcher may take to end everything before it is killed itself
 _FLOOD = 256  # times the kept output: past this a command is ended
 _PIECE = 1 << 16
+_WORDS = 2000  # bytes of an error text that are looked at
 _NOT_STARTED = b"bwrap: execvp "  # how bubblewrap says that a program is missing or no program
 
 
@@ -230,10 +231,11 @@ class _Words:
 
     def add(self, data: bytes) -> None:
         self.total += len(data)
-        if len(self.first) < 2000:
-            self.first = (self.first + data)[:2000]
-        if self.total == len(data) and data.startswith(_NOT_STARTED):
-            self._held = data
+        if len(self.first) < _WORDS:
+            self.first = (self.first + data)[:_WORDS]
+        # it comes in pieces, so a beginning that could still become those words is held back too
+        if self.total < _WORDS and (self.first.startswith(_NOT_STARTED) or _NOT_STARTED.startswith(self.first)):
+            self._held += data
             return
         self.release()
         self._sink.add(data)
