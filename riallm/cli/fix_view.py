@@ -125,7 +125,7 @@ class View(Observer):
     def outcome(self, project: Project, outcome: Outcome, model: str) -> None:
         """What was tried, the diff, and the count of tests before and after."""
         self.close()
-        rate = outcome.num_tried / outcome.seconds if outcome.seconds else 0.0
+        rate = outcome.num_tried / max(outcome.search_seconds, 1e-3)
         self._out.print(
             f"Tried {outcome.num_tried} of {outcome.num_candidates} edits ({rate:.0f} a second, "
             f"ranked by {escape(model if model != 'none' else 'suspicion and priors')}); "

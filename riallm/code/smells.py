@@ -6,6 +6,7 @@ A suspicious patch may still be right; it is ranked last, and the reader is told
 from __future__ import annotations
 
 import ast
+import re
 import warnings
 from collections.abc import Iterator
 from functools import lru_cache
@@ -27,10 +28,21 @@ SMELLS: dict[str, str] = {
 
 _COMMON = frozenset({"None", "True", "False", "0", "1", "-1", "2", "''", "b''", "0.0", "1.0"})
 _BROAD = frozenset({"Exception", "BaseException"})
+_TELLING = re.compile(
+    r"""[\d'"]|\b(?:and|or|not|if|while|assert|raise|return|except|pass|for|try|del|with)\b|\b(?:True|False|None|Exception|BaseException)\b|\[\s*\]|\{\s*\}|\(\s*\)|\n|\.\.\."""
+)
+"""An edit in whose old and new text nothing of this stands only exchanges names, operators and calls: no smell."""
 
 
 def smells(source: Source, edit: Edit, *, tests: str = "") -> frozenset[str]:
     """Flags of one edit, of the keys of `SMELLS`; `tests` is the text of the failing tests, where there is one."""
+    if edit.text.strip() and edit.original.strip() and not _TELLING.search(f"{edit.original} {edit.text}"):
+        return frozenset()
+    return smells_of_trees(source, edit, tests)
+
+
+def smells_of_trees(source: Source, edit: Edit, tests: str = "") -> frozenset[str]:
+    """The same, always from the syntax trees: what `smells` is tested against."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trees = changed_trees(source, edit)

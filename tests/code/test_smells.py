@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import textwrap
+from pathlib import Path
+
 import pytest
 
 from riallm.code.edit import Edit
-from riallm.code.smells import SMELLS, smells
+from riallm.code.operators import propose
+from riallm.code.smells import SMELLS, smells, smells_of_trees
 from riallm.code.source import Source
+from riallm.code.vocabulary import Vocabulary
 
 PROGRAM = """\
 def price(items, rate, limit=100):
@@ -110,3 +115,13 @@ def test_without_tests_nothing_is_a_special_case() -> None:
     )
     assert smells(source, edit) == frozenset()
     assert smells(source, edit, tests="def broken(:") == frozenset()
+
+
+def test_the_short_way_says_what_the_syntax_trees_say() -> None:
+    """`smells` does not look at trees where nothing telling stands in the texts; over real code that is the same."""
+    path = Path(textwrap.__file__)
+    source = Source.parse(path.name, path.read_bytes())
+    vocabulary = Vocabulary.build([source])
+    for line in range(180, len(source.line_starts), 23):
+        for edit in propose(source, line, vocabulary):
+            assert smells(source, edit, tests="x = 17") == smells_of_trees(source, edit, "x = 17"), edit

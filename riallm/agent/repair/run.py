@@ -47,6 +47,7 @@ class Outcome:
     num_plausible: int
     num_candidates: int
     seconds: float
+    search_seconds: float
     model: str
     tier: Tier
     evidence: Evidence
@@ -110,8 +111,10 @@ def repair(
         )
         ordered = rank.order(program, found, arm=options.arm, client=client, seed=options.seed)
         observer.proposed(ordered)
+        searching = time.monotonic()
         search = Search(validator, ordered, began + options.budget, options.look_on)
         plausible = search.run(observer, began)
+        search_seconds = time.monotonic() - searching
         winner: Candidate | None = None
         after: tuple[TestRun, ...] = ()
         for candidate in rank.prefer(program, plausible, arm=options.arm, client=client):
@@ -127,6 +130,7 @@ def repair(
             num_plausible=len(plausible),
             num_candidates=len(ordered),
             seconds=time.monotonic() - began,
+            search_seconds=search_seconds,
             model=client.capabilities.name,
             tier=validator.tier,
             evidence=evidence,

@@ -68,7 +68,7 @@ class PytestRunner:
                 return pytest.TestReport(
                     item.nodeid,
                     item.location,
-                    {name: 1 for name in item.keywords},
+                    dict.fromkeys(item.keywords, 1),
                     "skipped" if skipped else "failed",
                     (str(item.path), 0, describe(error)) if skipped else describe(error),
                     call.when,

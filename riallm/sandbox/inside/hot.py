@@ -16,7 +16,6 @@ from riallm.sandbox.inside.processes import Tree, become_reaper, leaf
 from riallm.sandbox.inside.swap import File, Reimport, swap
 from riallm.sandbox.inside.tracing import ImportCalls, Tracer, describe, real, stack_of
 
-
 LINES_WITHOUT_END = 3_000_000  # executed by one test in the watched files: it counts as hung
 
 
