@@ -108,15 +108,15 @@ class WarmWorker:
         paths: Sequence[str] = (),
         seconds: float = 60.0,
     ) -> None:
-        """Start it. `framework`: auto, pytest or unittest; `paths` go before the interpreter's own on sys.path.
+        """Start it in the workspace. `framework`: auto, pytest or unittest; `paths`, relative to the workspace, go
+        before the interpreter's own on sys.path.
 
         Raises ProjectError when the interpreter cannot be started or has no such framework.
         """
-        root = str(sandbox.policy.workspace.resolve())
         self._running: Running = sandbox.start([str(python), "-u", "-c", bundle()])
         self._channel = Channel(self._running.stdout.fileno(), self._running.stdin.fileno())
         try:
-            self._channel.send({"root": root, "framework": framework, "args": list(args), "paths": list(paths)})
+            self._channel.send({"framework": framework, "args": list(args), "paths": list(paths)})
             hello = self._receive(seconds)
         except WorkerDied as error:
             self.close()

@@ -35,15 +35,15 @@ START = """
 import atexit
 import json
 
-_watched = json.loads({watched!r})
-_tracer = Tracer(_watched)
+_folder = os.path.dirname(os.path.realpath(__file__))
+_tracer = Tracer({{os.path.join(os.path.dirname(_folder), path): path for path in {sources!r}}})
 _tracer.install()
 
 
 @atexit.register
 def _tell():
     Tracer.remove()
-    with open({lines!r}, "a") as file:
+    with open(os.path.join(_folder, {lines!r}), "a") as file:
         file.write(json.dumps(_tracer.bitsets()) + "\\n")
 """
 
@@ -59,9 +59,11 @@ class CommandValidator(Validator):
         self._name = " ".join(self.project.command)
 
     def environment(self) -> dict[str, str]:
-        paths = [str(self.project.root / FOLDER), *import_paths(self.project)]
         inside = os.pathsep.join([str(self.project.python.parent), "/usr/local/bin", "/usr/bin", "/bin"])
-        return super().environment() | {"PYTHONPATH": os.pathsep.join(paths), "PATH": inside}
+        return super().environment() | {
+            "PYTHONPATH": self.python_path((FOLDER, *import_paths(self.project))),
+            "PATH": inside,
+        }
 
     def observe(self, seconds: float, on_run: Callable[[Ran], None] | None = None) -> Evidence:
         """Run the command as it is, twice: once to see whether it is red for sure, once with tracing."""
@@ -71,9 +73,7 @@ class CommandValidator(Validator):
                 f"--test: the command {self._name!r} was not found in the sandbox:\n{plain.stderr[-300:]}"
             )
         with self._open() as sandbox:
-            watched = {str(self.project.root / path): path for path in self.project.sources}
-            lines = str(self.project.root / FOLDER / LINES)
-            text = inspect.getsource(tracing) + START.format(watched=json.dumps(watched), lines=lines)
+            text = inspect.getsource(tracing) + START.format(sources=self.project.sources, lines=LINES)
             sandbox.write_file(f"{FOLDER}/sitecustomize.py", text.encode())
             traced = self._run(sandbox, seconds, keep=True)
             masks = read_masks(sandbox)

@@ -188,6 +188,5 @@ def test_command(root: Path, test: str | None, interpreter: Path) -> tuple[str, 
 
 
 def import_paths(project: Project) -> tuple[str, ...]:
-    """What goes before the interpreter's own sys.path: the folder itself, and `src` where it has one."""
-    root = project.root
-    return (str(root), *([str(root / "src")] if (root / "src").is_dir() else []))
+    """What goes before the interpreter's own sys.path: the folder itself, and `src` where it has one; relative."""
+    return (".", "src") if (project.root / "src").is_dir() else (".",)

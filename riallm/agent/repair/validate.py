@@ -80,10 +80,14 @@ class Validator:
     def environment(self) -> dict[str, str]:
         """What the tests see beside the sandbox's own clean variables."""
         return {
-            "PYTHONPATH": os.pathsep.join(import_paths(self.project)),
+            "PYTHONPATH": self.python_path(import_paths(self.project)),
             "PYTHONHASHSEED": str(self._seed % 4_294_967_296),
             "PYTHONDONTWRITEBYTECODE": "1",
         }
+
+    def python_path(self, folders: tuple[str, ...]) -> str:
+        """Folders of the project as PYTHONPATH."""
+        return os.pathsep.join(os.path.normpath(self.project.root / folder) for folder in folders)
 
     def _open(self) -> Sandbox:
         policy = Policy(

@@ -140,8 +140,10 @@ def main() -> None:
     os.dup2(null, 1)
     config = channel.receive() or {}
     sys.dont_write_bytecode = True
-    os.chdir(config["root"])
-    sys.path[:] = config["paths"] + [entry for entry in sys.path if entry]
+    root = config["root"] = os.path.realpath(os.getcwd())  # which tiers without a mount namespace place elsewhere
+    sys.path[:] = [os.path.normpath(os.path.join(root, path)) for path in config["paths"]] + list(
+        filter(None, sys.path)
+    )
     hello = {"end": 1, "version": list(sys.version_info[:3])}
     if config["framework"] == "auto":
         config["framework"] = "pytest" if importlib.util.find_spec("pytest") else "unittest"
