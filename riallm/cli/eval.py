@@ -107,7 +107,8 @@ def facts_of(options: argparse.Namespace, num: int, rows: Any, seconds: float) -
     return {
         "date": datetime.date.today().isoformat(),
         "command": f"riallm eval repair --set {options.set} --arms {options.arms} --candidates {options.candidates}"
-        f" --pool {options.pool} --seconds-per-bug {options.seconds_per_bug:g} --jobs {options.jobs} --seed {options.seed}",
+        f" --pool {options.pool} --seconds-per-bug {options.seconds_per_bug:g} --jobs {options.jobs}"
+        f" --seed {options.seed}",
         "items": num,
         **machine(),
         "sandbox": ", ".join(tiers) or "none used",

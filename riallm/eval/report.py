@@ -79,6 +79,7 @@ def sections(figures: Figures) -> list[tuple[str, list[str], Rows]]:
         found.append(("Arms over the same items", *difference_rows(figures)))
     found.append((f"Correct @ {figures.deepest}, by debug pattern", *split_rows(figures.by_pattern, arms)))
     found.append((f"Correct @ {figures.deepest}, by how the bug came about", *split_rows(figures.by_kind, arms)))
+    found.append((f"Correct @ {figures.deepest}, by reach", *split_rows(figures.by_reach, arms)))
     return found
 
 

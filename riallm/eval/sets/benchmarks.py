@@ -70,7 +70,7 @@ def bug_of(row: dict[str, Any], item: Item) -> Bug:
     else:
         checks = dict(enumerate(filled(item, row.get("recorded", {}))))
         tests = {
-            f"tests/test_{part}.py": test_text(item, {at: checks[at] for at in checks if (at in visible) == shows})
+            f"tests/test_{part}.py": text_of_tests(item, {at: checks[at] for at in checks if (at in visible) == shows})
             for part, shows in (("visible", True), ("hidden", False))
         }
         shown, withheld = ("tests/test_visible.py",), ()
@@ -98,7 +98,7 @@ def write(files: dict[str, tuple[str, str]], folder: Path, fixed: bool) -> None:
         (folder / path).write_text(texts[fixed], encoding="utf-8")
 
 
-def test_text(item: Item, checks: dict[int, str]) -> str:
+def text_of_tests(item: Item, checks: dict[int, str]) -> str:
     """A test file with one test a check."""
     parts = [item.support.rstrip() + "\n"]
     for at, check in checks.items():

@@ -49,7 +49,9 @@ def load(root: Path) -> list[Bug]:
         pattern = row.get("pattern", "other")
         if pattern not in PATTERNS:
             raise UsageError(f"{path}: pattern {pattern!r} is none of {', '.join(PATTERNS)}")
-        files = sorted(file for file in project.rglob("*.py") if ".venv" not in file.parts)
+        files = {file for file in project.rglob("*.py") if ".venv" not in file.parts}
+        files |= {project / file for file in fixes.values()}
+        hashes = [(file.relative_to(project).as_posix(), sha256(file.read_bytes())) for file in sorted(files)]
         bugs.append(
             Bug(
                 id=project.name,
@@ -60,7 +62,7 @@ def load(root: Path) -> list[Bug]:
                 visible=visible,
                 hidden=tuple(row.get("hidden", ())),
                 withheld=tuple(row.get("withheld", ())),
-                digest=digest_of(row, [(file.name, sha256(file.read_bytes())) for file in files]),
+                digest=digest_of(row, hashes),
             )
         )
     if not bugs:

@@ -117,7 +117,7 @@ def real(name: str, found: Sequence[Item], num: int, draw: random.Random) -> lis
     wrong = [(item.module, item.code, item.support, item.checks) for item in chosen]
     right = [(item.module, item.reference, item.support, item.checks) for item in chosen]
     runs = [letters(wrong, 1), letters(wrong, 2), letters(right, 1)]
-    rows = []
+    rows: list[dict[str, Any]] = []
     for item, one, two, good in zip(chosen, *runs, strict=True):
         red = reds(one, two, len(item.checks))
         visible = halves(len(item.checks), red) if red and good == "p" * len(item.checks) else None

@@ -124,6 +124,7 @@ def _evaluate(bug: Bug, settings: Settings, verdicts: Verdicts, scratch: Path) -
         "red": len(evidence.failing),
         "flaky": len(evidence.flaky),
         "pool": len(found),
+        "within_reach": judge.within_reach(found),
         "observe_seconds": round(observed, 3),
         "propose_seconds": round(proposed, 3),
         "fresh_checks": run.fresh,

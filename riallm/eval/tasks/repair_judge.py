@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-import shutil
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -13,6 +11,7 @@ from riallm.agent.repair.project import prefixes
 from riallm.agent.repair.records import Candidate, Evidence
 from riallm.agent.repair.validate import Isolation
 from riallm.code.regions import shape
+from riallm.code.source import parse_text
 from riallm.core.errors import ProjectError
 from riallm.eval.bug import Bug
 from riallm.eval.runner import Outcomes, run_tests
@@ -35,6 +34,7 @@ class Judge:
         self._must: frozenset[str] = frozenset()
         self._visible: frozenset[str] = frozenset()
         self._seconds = SECONDS
+        self._shapes: dict[str, object] = {}
         self.asked = 0
 
     def control(self) -> None:
@@ -116,12 +116,30 @@ class Judge:
         """Whether the patched file is the correct one, as syntax trees."""
         path = candidate.edit.path
         patched = self._patched(candidate, (self._folder / path).read_bytes())
+        if path not in self._shapes:
+            self._shapes[path] = shape(parse_text((self._truth / path).read_bytes().decode("utf-8-sig")))
         try:
-            return shape(ast.parse(patched)) == shape(ast.parse((self._truth / path).read_bytes()))
-        except (SyntaxError, OSError):
+            return shape(parse_text(patched.decode("utf-8-sig"))) == self._shapes[path]
+        except SyntaxError:
             return False
 
-    def close(self) -> None:
-        """Remove the copies."""
-        for folder in (self._folder, self._truth):
-            shutil.rmtree(folder, ignore_errors=True)
+    def within_reach(self, candidates: Sequence[Candidate]) -> bool:
+        """Whether one of the candidates gives the correct program's own text, compared as syntax trees.
+
+        Only candidates that change the file's length, white space left out, as the fix does are parsed.
+        """
+        texts: dict[str, tuple[bytes, int]] = {}
+        for candidate in candidates:
+            edit = candidate.edit
+            if edit.path not in texts:
+                wrong, right = ((folder / edit.path).read_bytes() for folder in (self._folder, self._truth))
+                texts[edit.path] = (wrong, _solid(right.decode("utf-8-sig")) - _solid(wrong.decode("utf-8-sig")))
+            wrong, difference = texts[edit.path]
+            if _solid(edit.text) - _solid(edit.original) == difference and self.exact(candidate):
+                return True
+        return False
+
+
+def _solid(text: str) -> int:
+    """Length without white space."""
+    return len("".join(text.split()))

@@ -16,6 +16,7 @@ COMPARED = (
     "Shares: Wilson's score interval. Medians: bootstrap over items. Differences: paired bootstrap over the same "
     "items, with the exact McNemar p-value. Medians are over the items that the arm solved."
 )
+REACH = ("original text not among the candidates", "original text among the candidates")
 Row = dict[str, Any]
 
 
@@ -57,6 +58,7 @@ class Figures:
     differences: dict[tuple[str, str, str, int], Difference]
     by_pattern: list[Split]
     by_kind: list[Split]
+    by_reach: list[Split]
 
     def as_json(self) -> dict[str, Any]:
         """JSON values; the keys of `differences` become "B1-B0 correct@10"."""
@@ -99,6 +101,9 @@ def figures(rows: Iterable[Row], *, arms: Sequence[str], deepest: int, seed: int
         differences=differences if done else {},
         by_pattern=splits(done, arms, deepest, "pattern", PATTERNS),
         by_kind=splits(done, arms, deepest, "injector", (*kinds, *injectors(done))),
+        by_reach=splits(
+            [{**row, "reach": REACH[bool(row["within_reach"])]} for row in done], arms, deepest, "reach", REACH
+        ),
     )
 
 
