@@ -7,6 +7,7 @@ by whoever holds it. Nothing that it answers is trusted beyond "this edit is wor
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -116,11 +117,16 @@ class WarmWorker:
         self._running: Running = sandbox.start([str(python), "-u", "-c", bundle()])
         self._channel = Channel(self._running.stdout.fileno(), self._running.stdin.fileno())
         try:
-            self._channel.send({"framework": framework, "args": list(args), "paths": list(paths)})
+            with contextlib.suppress(BrokenPipeError):  # it has ended; what it said is read below
+                self._channel.send({"framework": framework, "args": list(args), "paths": list(paths)})
             hello = self._receive(seconds)
         except WorkerDied as error:
             self.close()
-            raise ProjectError(f"the interpreter {python} could not be used to run the tests: {error}") from None
+            words = sandbox.exec([str(python), "-c", ""]).stderr.strip() or str(error)
+            raise ProjectError(
+                f"the interpreter could not be used to run the tests in the tier '{sandbox.tier}': {words}. "
+                "Name another by --python PATH."
+            ) from None
         if "failed" in hello:
             self.close()
             raise ProjectError(
