@@ -46,6 +46,11 @@ _FREE_TEXT = (
     (r"\bISC\b", "ISC"),
     (r"\bunlicense\b", "Unlicense"),
 )
+_WORDINGS = {
+    "Permission is hereby granted, free of charge, to any person obtaining a copy": "MIT",
+    "Redistribution and use in source and binary forms, with or without modification": "BSD-3-Clause",
+    "Apache License Version 2.0, January 2004": "Apache-2.0",
+}
 _PERMISSIVE = {*_CLASSIFIERS.values(), "BSD-2-Clause", "0BSD", "CC0-1.0", "BSD"}
 
 
@@ -208,11 +213,27 @@ def licence(project: Path) -> str | None:
     named = [name for name in classified if name not in ("OSI Approved", "License")]
     if any(name not in _CLASSIFIERS for name in named):
         return None
-    text = " ".join(headers.get("license", []))[:200]
-    if re.search(r"GPL|Mozilla|MPL", text):
+    text = " ".join(headers.get("license", []))
+    if re.search(r"GPL|Mozilla|MPL", text[:200]):
         return None
-    free = next((spdx for pattern, spdx in _FREE_TEXT if re.search(pattern, text, re.IGNORECASE)), None)
+    free = next((spdx for pattern, spdx in _FREE_TEXT if re.search(pattern, text[:200], re.IGNORECASE)), None)
     if named:
         spdx = _CLASSIFIERS[named[0]]
         return free if spdx == "BSD-3-Clause" and free and free.startswith("BSD") else spdx
-    return free
+    return free or _by_wording(text + "".join(_licence_texts(project)))
+
+
+def _licence_texts(project: Path) -> Iterator[str]:
+    for path in sorted([*project.glob("LICEN[SC]E*"), *project.glob("COPYING*")]):
+        if path.is_file():
+            yield path.read_text(encoding="utf-8", errors="replace")
+
+
+def _by_wording(text: str) -> str | None:
+    """SPDX id of a licence text by the sentence that only it has; None when it is none, or several are there."""
+    flat = " ".join(text.split())
+    found = {spdx for sentence, spdx in _WORDINGS.items() if sentence in flat}
+    if re.search(r"General Public License|Mozilla Public", flat, re.IGNORECASE) or len(found) != 1:
+        return None
+    spdx = found.pop()
+    return "BSD-2-Clause" if spdx == "BSD-3-Clause" and not re.search(r"[Nn]either the name", flat) else spdx

@@ -1,4 +1,4 @@
-"""Real upstream bugs: `python -m riallm.data.upstream mine | table | materialise`.
+"""Real upstream bugs: `python -m riallm.data.upstream mine | table | verify | materialise`.
 
 `mine` walks consecutive releases of the packages in PACKAGES (or of those named), bug-fix releases first, and writes
 what it finds to the manifest. Every pair's outcome is kept in the cache folder: a broken-off run goes on where it was.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -21,6 +22,8 @@ from riallm.core.files import atomic_write
 from riallm.data.releases import Sdist, list_sdists
 from riallm.data.upstream_bug import MANIFEST, Bug, Material, home, load, materialise, parse, save
 from riallm.data.upstream_mine import Pair, mine_pair
+from riallm.data.upstream_page import page
+from riallm.data.upstream_verify import objections
 
 __all__ = ["MANIFEST", "PACKAGES", "Bug", "Material", "load", "main", "materialise", "mine", "pairs"]
 
@@ -156,6 +159,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     miner.add_argument("--jobs", type=int, default=1, help="pairs at a time (default 1)")
     for each in (miner, commands.add_parser("table", help="counts of all pairs tried so far")):
         each.add_argument("--manifest", type=Path, default=MANIFEST, help="where the bugs are written")
+    commands.choices["table"].add_argument("--page", type=Path, help="write the page about the set there")
+    checker = commands.add_parser("verify", help="rebuild bugs and see that each record is true")
+    checker.add_argument("id", nargs="*", help="bugs by id (default: all)")
+    checker.add_argument("--manifest", type=Path, default=MANIFEST, help="where the bugs are listed")
     builder = commands.add_parser("materialise", help="rebuild one bug's project")
     builder.add_argument("id")
     builder.add_argument("target", type=Path, help="a folder that does not exist yet")
@@ -164,6 +171,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if args.command == "materialise":
             return _show(args.id, args.target)
+        if args.command == "verify":
+            return _verify(args.id, args.manifest)
         if args.command == "mine":
             steps = mine(
                 args.package or PACKAGES,
@@ -178,14 +187,32 @@ def main(argv: Sequence[str] | None = None) -> int:
                 sys.stdout.write(f"{text} (red {pair.wrong}/{pair.red}, bugs {len(pair.bugs)}, {pair.seconds:.0f} s)\n")
                 sys.stdout.flush()
                 if pair.bugs:
-                    save(distinct(outcomes(folder)), args.manifest)
+                    known = load(args.manifest) if args.manifest.exists() else []
+                    save({bug.id: bug for bug in [*known, *pair.bugs]}.values(), args.manifest)
         found = outcomes(folder)
-        save(distinct(found), args.manifest)
         sys.stdout.write(table(found))
+        if args.command == "table" and args.page:
+            atomic_write(args.page, page(load(args.manifest), table(found)).encode())
     except RiallmError as error:
         sys.stderr.write(f"upstream: {error}\n")
         return error.exit_code
     return 0
+
+
+def _verify(names: Sequence[str], manifest: Path) -> int:
+    """Check records one by one; exit code 1 when one is not true."""
+    bugs = [bug for bug in load(manifest) if not names or bug.id in names]
+    if len(bugs) < len(set(names)):
+        raise UsageError(f"not in {manifest.name}: {', '.join(sorted(set(names) - {bug.id for bug in bugs}))}.")
+    wrong = 0
+    for bug in bugs:
+        with tempfile.TemporaryDirectory(prefix="riallm-upstream-") as scratch:
+            found = objections(bug, Path(scratch) / "project")
+        wrong += bool(found)
+        sys.stdout.write(f"{bug.id}: {'; '.join(found) or 'true'}\n")
+        sys.stdout.flush()
+    sys.stdout.write(f"{len(bugs) - wrong} of {len(bugs)} records are true\n")
+    return 1 if wrong else 0
 
 
 def _show(name: str, target: Path) -> int:

@@ -20,6 +20,7 @@ from riallm.core.files import sha256
 from riallm.data import upstream_hunks as hunks
 from riallm.data.releases import Sdist, fetch, licence, unpack
 from riallm.data.upstream_bug import Bug, read_source
+from riallm.data.upstream_commands import modules_of, settle
 from riallm.data.upstream_env import Packages, install, make_venv, readable
 from riallm.data.upstream_project import (
     changed_tests,
@@ -39,7 +40,6 @@ RED_SECONDS = 15.0  # for the changed test modules, once
 SUITE_SECONDS = 60.0  # for the whole suite, once
 SCAN_SECONDS = 45.0
 PAIR_SECONDS = 100.0  # after that no further hunk of a pair is verified
-VISIBLE_SECONDS = 5.0
 _OLD_STYLE = re.compile(r"^\s+def (setup|teardown)\(self\)|^(from|import) nose\b|yield_fixture", re.MULTILINE)
 
 
@@ -76,7 +76,7 @@ class _Bench:
     tests: list[str]  # tests that are new or changed: whole modules, or node ids without parameters
     spdx: str
     digests: tuple[str, str]
-    try_seconds: float = RED_SECONDS  # for the red tests with one hunk
+    try_seconds: float = 2 * RED_SECONDS  # for the red tests with one hunk
 
     def run(
         self, project: Path, modules: Iterable[str], seconds: float, *, only: Collection[str] = (), trace: bool = False
@@ -87,7 +87,7 @@ class _Bench:
     def run_nodes(self, project: Path, nodes: Collection[str], *, trace: bool = False) -> Report:
         """Run tests by node id; a test whose module cannot be collected is just absent from the report."""
         seconds = 3 * RED_SECONDS if trace else self.try_seconds
-        return self.run(project, _modules(nodes), seconds, only=nodes, trace=trace)
+        return self.run(project, modules_of(nodes), seconds, only=nodes, trace=trace)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,15 +160,15 @@ def _set_up(before: Sdist, after: Sdist, home: Path, work: Path) -> _Bench:
 
 def _red_tests(bench: _Bench, pair: Pair) -> dict[str, Outcome]:
     """Tests that are green on n+1 and red on n, twice each, through wrong behaviour."""
-    pair.changed_modules = len(_modules(bench.tests))
+    pair.changed_modules = len(modules_of(bench.tests))
     whole = {test for test in bench.tests if "::" not in test}
     only = () if whole else bench.tests
-    good = bench.run(bench.newer, _modules(bench.tests), RED_SECONDS, only=only)
+    good = bench.run(bench.newer, modules_of(bench.tests), RED_SECONDS, only=only)
     if not good.ended:
         raise _Stop("tests crash or take over 15 s on the newer release")
     if not good.passed():
         raise _Stop("no test is green on the newer release")
-    bad = bench.run(bench.older, _modules(bench.tests), 2 * RED_SECONDS, only=only)
+    bad = bench.run(bench.older, modules_of(bench.tests), 2 * RED_SECONDS, only=only)
     red = good.passed() & bad.failed()
     pair.red = len(red)
     if not red:
@@ -257,11 +257,6 @@ def _with_text(bench: _Bench, path: PurePosixPath, text: str, older_text: str, n
         file.write_bytes(older_text.encode())
 
 
-def _modules(nodes: Iterable[str]) -> list[str]:
-    """The modules of node ids."""
-    return sorted({node.split("::")[0] for node in nodes})
-
-
 def _entering(
     entered: dict[str, frozenset[tuple[str, int]]], path: str, lines: frozenset[int], tests: Sequence[str]
 ) -> list[str]:
@@ -297,7 +292,6 @@ def _verify(
     plain = [first, bench.run(bench.older, modules, SUITE_SECONDS)]
     if not all(report.ended for report in plain):
         raise _Stop("the whole suite is too slow or crashes")
-    green = plain[0].passed() & plain[1].passed()
     bugs: list[Bug] = []
     for find in finds:
         if time.monotonic() > began + PAIR_SECONDS:
@@ -306,28 +300,9 @@ def _verify(
         if len(bugs) == MAX_BUGS:
             _drop(pair, "enough bugs of this pair")
             continue
-        older_text = read_source(bench.older / find.path)
-        file = bench.older / find.path
-        file.write_bytes(find.text.encode())
-        try:
-            mended = [bench.run(bench.older, modules, SUITE_SECONDS) for _ in range(2)]
-        finally:
-            file.write_bytes(older_text.encode())
-        passed = mended[0].passed() & mended[1].passed()
-        if not all(report.ended for report in mended):
-            _drop(pair, "suite crashes with the hunk")
-        elif green - (mended[0].passed() | mended[1].passed()):
-            _drop(pair, "breaks another test")
-        elif not find.fixed & passed:
-            _drop(pair, "fix is flaky")
-        else:
-            fixed = find.fixed & passed
-            never = {node for report in mended for node in report.failed()} - passed
-            bug = _record(bench, before, after, reds, find, fixed, never, mended[0], older_text, modules)
-            if bug is None:
-                _drop(pair, "visible tests are too slow, or cannot be told from red ones")
-            else:
-                bugs.append(bug)
+        bug = _verify_one(bench, pair, before, after, find, modules, plain)
+        if bug is not None:
+            bugs.append(bug)
     return bugs
 
 
@@ -338,7 +313,7 @@ def _suite(bench: _Bench, reds: dict[str, Outcome]) -> tuple[list[str], Report]:
     report = bench.run(bench.older, modules, SUITE_SECONDS / 2)
     if report.ended:
         return modules, report
-    needed = _modules(reds)
+    needed = modules_of(reds)
     kept, total = [], 0.0
     for module in sorted(modules, key=lambda name: (name not in needed, name)):
         report = bench.run(bench.older, [module], MODULE_SECONDS)
@@ -348,36 +323,42 @@ def _suite(bench: _Bench, reds: dict[str, Outcome]) -> tuple[list[str], Report]:
     return sorted(kept), bench.run(bench.older, sorted(kept), SUITE_SECONDS)
 
 
-def _record(
+def _verify_one(
     bench: _Bench,
+    pair: Pair,
     before: Sdist,
     after: Sdist,
-    reds: dict[str, Outcome],
     find: _Find,
-    fixed: frozenset[str],
-    never: set[str],
-    suite: Report,
-    older_text: str,
     modules: Sequence[str],
+    plain: Sequence[Report],
 ) -> Bug | None:
-    """The bug as it is kept, or None when no visible command of at most VISIBLE_SECONDS shows it."""
-    paths = _modules(fixed)
-    visible = list(paths)
-    away = sorted(node for node in never if node.split("::")[0] in paths)
-    seconds = bench.run(bench.older, visible, SUITE_SECONDS).seconds
-    hidden = [module for module in modules if module not in paths]
-    if seconds > VISIBLE_SECONDS or len(away) > 40:
-        visible, away = sorted({node.split("[")[0] for node in fixed}), []
-        away = sorted(node for node in never if any(node.startswith(name) for name in visible))
-        seconds = bench.run(bench.older, visible, SUITE_SECONDS).seconds
-        hidden = list(modules)
-    # pytest deselects by prefix, so a red test must not be the beginning of a mended one.
-    if seconds > VISIBLE_SECONDS or any(node.startswith(tuple(away)) for node in fixed if away):
+    """The record of a find that holds in the whole suite; None, with the reason counted, where it does not."""
+    file = bench.older / find.path
+    older_text = read_source(file)
+
+    def run(chosen: Sequence[str], with_hunk: bool) -> Report:
+        file.write_bytes((find.text if with_hunk else older_text).encode())
+        return bench.run(bench.older, modules_of(chosen), SUITE_SECONDS, only=[name for name in chosen if "::" in name])
+
+    try:
+        mended = [run(modules, True) for _ in range(2)]
+        passed = mended[0].passed() & mended[1].passed()
+        if not all(report.ended for report in mended):
+            _drop(pair, "suite crashes with the hunk")
+            return None
+        if (plain[0].passed() & plain[1].passed()) - (mended[0].passed() | mended[1].passed()):
+            _drop(pair, "breaks another test")
+            return None
+        if not find.fixed & passed:
+            _drop(pair, "fix is flaky")
+            return None
+        never = (mended[0].failed() | mended[1].failed()) - passed
+        commands = settle(run, find.fixed & passed, never, modules)
+    finally:
+        file.write_bytes(older_text.encode())
+    if commands is None:
+        _drop(pair, "visible tests are too slow, or cannot be told from red ones")
         return None
-    crowded = Counter(node.split("::")[0] for node in never)
-    green = {node.split("::")[0] for node in suite.passed()}
-    hidden = [module for module in hidden if module in green and crowded[module] <= 20]
-    hidden_away = sorted(node for node in never if node.split("::")[0] in hidden)
     diff = hunks.unified(older_text, find.text, str(find.path))
     return Bug(
         id=f"{before.package}-{after.version}-{sha256(diff.encode())[:6]}",
@@ -394,17 +375,15 @@ def _record(
         removed=find.hunk.changed_removed,
         added=find.hunk.changed_added,
         regions=find.hunk.regions,
-        fixed_tests=tuple(sorted(fixed)),
-        errors=tuple(name for name, _ in Counter(reds[node].error for node in sorted(fixed)).most_common()),
-        test_paths=tuple(paths),
-        visible=tuple(visible),
-        visible_deselect=tuple(away),
-        visible_seconds=round(seconds, 2),
-        hidden=tuple(hidden),
-        hidden_deselect=tuple(hidden_away),
-        hidden_seconds=round(
-            sum(test.seconds for node, test in suite.tests.items() if node.split("::")[0] in hidden), 2
-        ),
+        fixed_tests=tuple(commands.fixed),
+        errors=tuple(name for name, _ in Counter(item.error for item in commands.fixed.values()).most_common()),
+        test_paths=tuple(modules_of(commands.visible)),
+        visible=commands.visible,
+        visible_deselect=commands.visible_deselect,
+        visible_seconds=commands.visible_seconds,
+        hidden=commands.hidden,
+        hidden_deselect=commands.hidden_deselect,
+        hidden_seconds=commands.hidden_seconds,
         requires=bench.packages.pins,
         python=platform.python_version(),
     )

@@ -51,9 +51,10 @@ _BROUGHT_BY = {
 _TEST_TOOLS = {
     "attr", "attrs", "bs4", "cattrs", "chardet", "coverage", "cryptography", "dateutil", "ddt", "flaky", "freezegun",
     "html5lib", "hypothesis", "idna", "jinja2", "jsonschema", "lxml", "markdown", "markupsafe", "mock", "nose",
-    "numpy", "packaging", "parameterized", "pkg_resources", "pretend", "pygments", "pyparsing", "pytest", "pytz",
-    "regex", "requests", "setuptools", "simplejson", "six", "sortedcontainers", "time_machine", "toml", "tomli",
-    "tornado", "typing_extensions", "unittest2", "wcwidth", "webtest", "werkzeug", "yaml", "zope",
+    "numpy", "packaging", "parameterized", "pkg_resources", "pretend", "pygments", "pyparsing", "pytest",
+    "pytest_lazy_fixtures", "pytest_mock", "pytz", "regex", "requests", "setuptools", "simplejson", "six",
+    "sortedcontainers", "time_machine", "toml", "tomli", "tornado", "typing_extensions", "unittest2", "wcwidth",
+    "webtest", "werkzeug", "yaml", "zope",
 }  # fmt: skip
 _FIXTURES = {
     "mocker": "pytest-mock",
@@ -226,7 +227,10 @@ def requirements(project: Path) -> list[str]:
             fixtures |= {
                 package for name, package in _FIXTURES.items() if re.search(rf"def test\w*\([^)]*\b{name}\b", text)
             }
-    tools = {_BROUGHT_BY.get(name, name) for name in (seen & _TEST_TOOLS) - own - set(sys.stdlib_module_names)}
+    tools = {
+        _BROUGHT_BY.get(name, name.replace("_", "-"))
+        for name in (seen & _TEST_TOOLS) - own - set(sys.stdlib_module_names)
+    }
     return sorted({*names, *tools, *fixtures} - {"pytest", "nose", "unittest2"})
 
 

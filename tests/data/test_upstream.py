@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from riallm.core.errors import UsageError
 from riallm.core.files import sha256
-from riallm.data import upstream_bug, upstream_hunks, upstream_mine
+from riallm.data import upstream_bug, upstream_commands, upstream_hunks, upstream_mine
 from riallm.data.releases import Sdist, fetch, licence, unpack
 from riallm.data.upstream import pairs, table
 from riallm.data.upstream_env import Packages
@@ -288,6 +288,14 @@ def test_licence_by_metadata(tmp_path: Path, headers: str, spdx: str | None) -> 
     assert licence(tmp_path) == spdx
 
 
+def test_licence_by_its_text(tmp_path: Path) -> None:
+    (tmp_path / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: p\n\n")
+    (tmp_path / "LICENSE").write_text("Permission is hereby granted, free of charge, to any\nperson obtaining a copy")
+    assert licence(tmp_path) == "MIT"
+    (tmp_path / "COPYING").write_text("GNU GENERAL PUBLIC LICENSE")
+    assert licence(tmp_path) is None
+
+
 def test_archives_cannot_write_outside(tmp_path: Path) -> None:
     path = tmp_path / "p.tar.gz"
     with tarfile.open(path, "w:gz") as tar:
@@ -313,7 +321,7 @@ def test_the_committed_manifest_is_sound() -> None:
     assert len({bug.package for bug in bugs}) >= 20
     for bug in bugs:
         assert 0 < bug.size <= upstream_mine.MAX_LINES and bug.fixed_tests and bug.visible and bug.errors
-        assert bug.visible_seconds <= upstream_mine.VISIBLE_SECONDS
+        assert bug.visible_seconds <= upstream_commands.VISIBLE_SECONDS
         assert bug.path.endswith(".py") and not Path(bug.path).is_absolute()
         assert len(bug.sha256_before) == len(bug.sha256_after) == 64
         assert bug.python.split(".")[:2] <= [str(part) for part in sys.version_info[:2]]
