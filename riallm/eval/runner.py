@@ -78,8 +78,11 @@ def run_tests(
     hash_seed: int = 0,
     calls: bool = False,
 ) -> Outcomes:
-    """Run pytest with `args` in `folder` and gather the outcomes. A run over its time has `ended` False."""
-    asked = json.dumps({"args": list(args), "calls": calls, "prefix": str(folder.resolve())})
+    """Run pytest with `args` in `folder` and gather the outcomes. A run over its time has `ended` False.
+
+    Assertions are left as they are (`--assert=plain`): the outcome is the same, and nothing has to be rewritten.
+    """
+    asked = json.dumps({"args": ["--assert=plain", *args], "calls": calls, "prefix": str(folder.resolve())})
     executable = str(python or sys.executable)
     policy = Policy(
         workspace=folder.resolve(),

@@ -6,12 +6,14 @@ the second run is of the red tests, which must be red again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from riallm.code.source import Source
 from riallm.core.errors import UsageError
+from riallm.core.files import atomic_write
 from riallm.data.inject import Injection, apply_edits, reverse_edits
 from riallm.eval.runner import Opener, Outcomes, run_tests
 
@@ -40,6 +42,19 @@ class Proof:
     red: tuple[str, ...]
     messages: tuple[str, ...]
     green: tuple[str, ...]
+
+
+def saved_baseline(path: Path, make: Callable[[], Baseline]) -> Baseline:
+    """The baseline kept in `path`, made and kept when it is not there."""
+    if not path.exists():
+        base = make()
+        places = {name: sorted(found) for name, found in base.outcomes.entered.items()}
+        kept = {"passing": sorted(base.passing), "seconds": dict(base.outcomes.seconds), "entered": places}
+        atomic_write(path, json.dumps({**kept, "wall": base.outcomes.wall}).encode())
+    told = json.loads(path.read_text())
+    entered = {name: frozenset((str(p), int(line)) for p, line in found) for name, found in told["entered"].items()}
+    outcomes = Outcomes(ended=True, seconds=told["seconds"], entered=entered, wall=told["wall"])
+    return Baseline(passing=frozenset(told["passing"]), outcomes=outcomes)
 
 
 def baseline(folder: Path, args: Sequence[str], *, opener: Opener, seconds: float, calls: bool = True) -> Baseline:

@@ -9,6 +9,7 @@ Every bug is proved in the sandbox (`eval/verify`). No package may hold over 15 
 from __future__ import annotations
 
 import argparse
+import compileall
 import json
 import random
 import shutil
@@ -25,7 +26,7 @@ from riallm.data.inject_operators import operator_weights
 from riallm.data.inject_pattern import refine
 from riallm.data.inject_site import Library
 from riallm.eval.sets.held_out import HELD_OUT, Held, code_files, default_data, release_folder, test_files
-from riallm.eval.verify import NAMED, Baseline, Proof, baseline, prove
+from riallm.eval.verify import NAMED, Baseline, Proof, baseline, prove, saved_baseline
 from riallm.sandbox import open_sandbox
 
 PACKAGE_SHARE = 0.15
@@ -42,6 +43,7 @@ class Bench:
 
     held: Held
     folder: Path
+    kept: Path
 
     @cached_property
     def sources(self) -> dict[str, Source]:
@@ -55,7 +57,8 @@ class Bench:
 
     @cached_property
     def base(self) -> Baseline:
-        return baseline(self.folder, test_files(self.held, self.folder), opener=open_sandbox, seconds=120)
+        tests = test_files(self.held, self.folder)
+        return saved_baseline(self.kept, lambda: baseline(self.folder, tests, opener=open_sandbox, seconds=120))
 
     @cached_property
     def covered(self) -> dict[tuple[str, int], list[str]]:
@@ -168,7 +171,9 @@ def make(data: Path, num: int, seed: int, manifest: Path) -> Counter[str]:
             if name not in benches:
                 folder = Path(scratch) / name
                 shutil.copytree(release_folder(HELD_OUT[name], data), folder)
-                benches[name] = Bench(held=HELD_OUT[name], folder=folder)
+                compileall.compile_dir(folder, quiet=2)
+                kept = data / "held_out" / f"{HELD_OUT[name].key}.baseline.json"
+                benches[name] = Bench(held=HELD_OUT[name], folder=folder, kept=kept)
             bench, injector = benches[name], choose(injectors, num, draw)
             found = attempt(bench, injector, taken, draw)
             if found is None:
