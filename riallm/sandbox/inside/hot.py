@@ -34,6 +34,7 @@ class Hot:
     def serve(self, runner: Any) -> None:
         sys.settrace(None)
         threading.settrace(None)
+        sys.dont_write_bytecode = True
         self.runner = runner
         for thing in gc.get_objects():
             if isinstance(thing, types.FunctionType):
@@ -140,7 +141,7 @@ class Hot:
                         {"end": 1, "passed": False, "test": "", "status": "failed", "message": describe(error)}
                     )
                     return
-                Tree.write(path, self.files[path].edited(request))
+                Tree.write_edited(path, self.files[path].edited(request))
             run_checks(self.runner, request, self.root, channel)
 
         last, ending = leaf(work, self.others, lambda message: None, request["seconds"])

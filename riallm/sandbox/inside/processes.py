@@ -79,6 +79,13 @@ class Tree:
         with open(path, "wb") as file:
             file.write(data)
 
+    @staticmethod
+    def write_edited(path: str, data: bytes) -> None:
+        """Write with a time that the compiled original cannot have: of equal size, it would be taken for this."""
+        past = os.stat(path).st_mtime_ns - (10 << 30)
+        Tree.write(path, data)
+        os.utime(path, ns=(past, past))
+
 
 def silence() -> None:
     null = os.open(os.devnull, os.O_RDWR)

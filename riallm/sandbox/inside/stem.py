@@ -46,6 +46,7 @@ class Stem:
                 os.dup2(descriptor, 2)
                 calls = ImportCalls(self.root)
                 runner = self.runner_type(self.config)
+                sys.dont_write_bytecode = False
                 hot = Hot(self.config, mine, [self.channel], calls)
                 sys.settrace(calls)
                 threading.settrace(calls)
@@ -108,7 +109,7 @@ class Stem:
         file = File(path)
 
         def work(channel: Channel) -> None:
-            Tree.write(path, file.edited(request))
+            Tree.write_edited(path, file.edited(request))
             runner = self.runner_type(self.config)
             runner.main(lambda runner: run_checks(runner, request, self.root, channel), runner.files(request["tests"]))
             if not runner.started:
@@ -140,6 +141,7 @@ def main() -> None:
     os.dup2(null, 1)
     config = channel.receive() or {}
     sys.dont_write_bytecode = True
+    sys.pycache_prefix = os.path.join(tempfile.gettempdir(), "pycache")  # the first collection fills it, leaves read it
     root = config["root"] = os.path.realpath(os.getcwd())  # which tiers without a mount namespace place elsewhere
     sys.path[:] = [os.path.normpath(os.path.join(root, path)) for path in config["paths"]] + list(
         filter(None, sys.path)
