@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+PREFIX = "riallm-"  # of our groups' names, then the launcher's process id, then a number
 _MOUNTS = Path("/proc/self/mountinfo")
 _SELF = Path("/proc/self/cgroup")
 
@@ -69,6 +70,7 @@ def create(name: str, *, memory_bytes: int, processes: int) -> Group | None:
         group = Group(version, memory / name, pids / name)
         try:
             for folder in group.folders():
+                _forget_dead(folder.parent)
                 folder.mkdir()
             _limit(group, memory_bytes, processes)
         except OSError:
@@ -78,6 +80,15 @@ def create(name: str, *, memory_bytes: int, processes: int) -> Group | None:
             continue
         return group
     return None
+
+
+def _forget_dead(place: Path) -> None:
+    """Delete groups whose launcher was killed before it could; a group with processes cannot be deleted."""
+    for folder in place.glob(f"{PREFIX}*-*"):
+        owner = folder.name[len(PREFIX) :].partition("-")[0]
+        if owner.isdigit() and not Path("/proc", owner).exists():
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
 
 def _limit(group: Group, memory_bytes: int, processes: int) -> None:

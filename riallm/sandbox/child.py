@@ -123,6 +123,20 @@ def set_limit(kind: int, value: int) -> None:
 def limit_processes(process: int, count: int) -> None:
     """Let the user of `process`, inside its own user namespace, have at most `count` processes.
 
-    Set from outside once the namespace stands: set before, it would count all processes of the user.
+    Set from outside once the namespace stands: set before, it would count all processes of the user. Done under the
+    uid of `process`, for root may lack the right to change other users' limits.
     """
-    resource.prlimit(process, resource.RLIMIT_NPROC, (count, count))
+    helper = os.fork()
+    if helper == 0:
+        code = 1
+        try:
+            uid = drop_uid()
+            if uid is not None:
+                os.setresgid(uid, uid, uid)
+                os.setresuid(uid, uid, uid)
+            resource.prlimit(process, resource.RLIMIT_NPROC, (count, count))
+            code = 0
+        finally:
+            os._exit(code)
+    if os.waitpid(helper, 0)[1]:
+        raise OSError("the number of processes could not be limited")

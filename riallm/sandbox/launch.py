@@ -42,8 +42,9 @@ class Launch:
         """Run to the end. Never raises for what the command does; OSError when the sandbox fails."""
         spec = self.spec
         kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
-        name = f"riallm-{os.getpid()}-{time.monotonic_ns()}"
-        self._group = cgroup.create(name, memory_bytes=spec.memory_bytes, processes=spec.processes)
+        name = f"{cgroup.PREFIX}{os.getpid()}-{time.monotonic_ns()}"
+        if spec.groups:
+            self._group = cgroup.create(name, memory_bytes=spec.memory_bytes, processes=spec.processes)
         self.details["limits"] = f"cgroup v{self._group.version}" if self._group else "rlimits and watching"
         try:
             return self._run()

@@ -10,7 +10,7 @@ import socket
 import struct
 from contextlib import suppress
 
-from riallm.sandbox import kernel, root, seccomp
+from riallm.sandbox import kernel, root, seccomp, watch
 from riallm.sandbox.cgroup import Group
 from riallm.sandbox.child import Child, set_limit
 from riallm.sandbox.spec import Spec, drop_uid
@@ -53,6 +53,8 @@ class Namespaces(Child):
     def _first(self) -> None:
         if self.group is not None:
             self.group.join()
+        # with a user namespace of its own the limit counts from nothing, else with all others of that uid
+        others = 0 if drop_uid() is None else watch.threads_of(drop_uid() or 0)
         kernel.unshare(_NAMESPACES)
         with suppress(OSError):
             _raise_loopback()
@@ -62,7 +64,7 @@ class Namespaces(Child):
         _pivot()
         self.limit()
         if self.group is None:
-            set_limit(resource.RLIMIT_NPROC, self.spec.processes)
+            set_limit(resource.RLIMIT_NPROC, others + self.spec.processes)
         kernel.drop_bounding_set()
         self.become_user()
         kernel.clear_capabilities()

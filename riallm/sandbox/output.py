@@ -18,9 +18,9 @@ _SINGLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
 )
 
-# An unfinished sequence at the end of a piece: an introducer and no terminator after it, or a carriage return.
+# An unfinished sequence at the end of a piece: an introducer and no terminator after it.
 _BEGINS = re.compile(
-    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*\Z|(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x9c\n]*\x1b?\Z|\x1b[ -/]*\Z|\r\Z"
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*\Z|(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x9c\n]*\x1b?\Z|\x1b[ -/]*\Z"
 )
 _LONGEST = 4096  # characters that an unfinished sequence may hold back
 
@@ -33,9 +33,11 @@ def clean(text: str) -> str:
     """
     if text.isascii() and text.isprintable():
         return text
-    text = _SEQUENCES.sub("", text)
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return _SINGLE.sub("\ufffd", text)
+    return _lines(_SEQUENCES.sub("", text))
+
+
+def _lines(text: str) -> str:
+    return _SINGLE.sub("\ufffd", text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
 class Live:
@@ -48,7 +50,8 @@ class Live:
         self._half = max(1, limit // 2)
         self._show = show
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._waiting = ""
+        self._waiting = ""  # what may be the beginning of a sequence
+        self._return = ""  # a carriage return that may belong to a newline still to come
         self._shown = 0
         self._rest = Capture(2 * self._half, tail_only=True)
         self.total = 0
@@ -64,8 +67,9 @@ class Live:
 
     def finish(self) -> None:
         """Show what was held back: the end of a long stream, an unfinished sequence."""
-        self._show(clean(self._waiting + self._decoder.decode(b"", True)))
-        self._waiting = ""
+        rest = self._return + _SEQUENCES.sub("", self._waiting + self._decoder.decode(b"", True))
+        self._waiting = self._return = ""
+        self._show(_lines(rest))
         if self._rest.total:
             self._show(self._rest.text())  # begins with the line that tells how much is missing
 
@@ -76,7 +80,9 @@ class Live:
         if found is not None:
             cut = found.start()
         self._waiting = text[cut:]
-        self._show(clean(text[:cut]))
+        plain = self._return + _SEQUENCES.sub("", text[:cut])
+        self._return = "\r" if plain.endswith("\r") else ""
+        self._show(_lines(plain[:-1] if self._return else plain))
 
 
 class Capture:

@@ -40,6 +40,7 @@ class Spec:
     bubblewrap: str = ""
     disable_userns: bool = True
     copy: bool = False  # a private copy instead of an overlay
+    groups: bool = True  # control groups, where they can be made
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

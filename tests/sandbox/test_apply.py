@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from riallm.core.errors import SandboxError
-from riallm.sandbox import copies, layer
+from riallm.sandbox import apply, copies, layer
 from riallm.sandbox.apply import bring_home
 from riallm.sandbox.staging import changes
 
@@ -49,6 +49,27 @@ def test_a_symlinked_folder_at_home_is_replaced_not_followed(stage: Path, home: 
     (stage / "door" / "file").write_text("planted")
     bring_home(stage, home)
     assert tree(home) == {"door": "/", "door/file": "planted"}
+    assert tree(outside) == {"file": "as before"}
+
+
+def test_a_folder_swapped_between_check_and_use(
+    stage: Path, home: Path, outside: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / "door").mkdir()
+    (stage / "door").mkdir()
+    (stage / "door" / "file").write_text("planted")
+    look = apply._lstat
+
+    def look_and_swap(name: bytes, parent: int) -> os.stat_result | None:
+        seen = look(name, parent)
+        if name == b"door":
+            (home / "door").rmdir()
+            (home / "door").symlink_to(outside)
+        return seen
+
+    monkeypatch.setattr(apply, "_lstat", look_and_swap)
+    with pytest.raises(SandboxError, match="could not be brought"):
+        apply.bring_home(stage, home)
     assert tree(outside) == {"file": "as before"}
 
 
@@ -160,7 +181,7 @@ GIT = ["config", "hooks/pre-commit", "commondir", "objects/info/alternates", "in
 
 @pytest.mark.parametrize("name", GIT)
 def test_what_git_acts_on_stays_away(stage: Path, home: Path, name: str) -> None:
-    for top in (".git", "sub/.git"):
+    for top in (".git", "sub/.git", "a/refs/.git"):
         path = stage / top / name
         path.parent.mkdir(parents=True)
         path.write_text("planted")
@@ -169,6 +190,7 @@ def test_what_git_acts_on_stays_away(stage: Path, home: Path, name: str) -> None
     assert "planted" not in tree(home).values()
     assert tree(home)[".git/HEAD"] == "content"
     assert not (home / "sub" / ".git").exists()
+    assert not (home / "a" / "refs" / ".git").exists()
     assert any(path.startswith("sub/.git") for path, _ in applied.refused)
 
 

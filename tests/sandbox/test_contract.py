@@ -167,10 +167,11 @@ def test_files_written_from_outside(opened: Opener, tier: Tier, project: Path) -
     assert sandbox.exec(["find", "deep"]).stdout.split() == ["deep", "deep/again"]
 
 
-@pytest.mark.parametrize("path", ["../b.txt", "/etc/passwd", "", "pkg/../../x", "out/x", "away"])
+@pytest.mark.parametrize("path", ["../b.txt", "/etc/passwd", "", "pkg/../../x", "out/x", "away", "up", "up/x"])
 def test_paths_outside_are_refused(opened: Opener, project: Path, path: str) -> None:
     (project / "out").symlink_to(project.parent)
     (project / "away").symlink_to("/etc/passwd")
+    (project / "up").symlink_to("pkg/../../sibling.txt")
     sandbox = opened()
     with pytest.raises(UsageError):
         sandbox.read_file(path)

@@ -132,6 +132,16 @@ def test_a_first_group_counts_and_goes() -> None:
     assert not made.pids.exists()
 
 
+def test_groups_of_dead_launchers_are_forgotten() -> None:
+    dead = cgroup.create(f"{cgroup.PREFIX}999999999-1", memory_bytes=MEGABYTE, processes=1)
+    if dead is None:
+        pytest.skip("no control group may be made here (needs root)")
+    made = cgroup.create(f"{cgroup.PREFIX}{os.getpid()}-2", memory_bytes=MEGABYTE, processes=1)
+    assert made is not None
+    assert not dead.memory.exists()
+    made.remove()
+
+
 def test_the_second_version_follows_its_manual(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mount = tmp_path / "cgroup"
     (mount / "user.slice" / "mine").mkdir(parents=True)

@@ -91,6 +91,20 @@ def test_a_private_copy_where_there_is_no_overlay(project: Path, tier: Tier, mon
     assert (project / "b.txt").read_text() == "two\n"
 
 
+def test_limits_without_control_groups(project: Path, tier: Tier, monkeypatch: pytest.MonkeyPatch) -> None:
+    make = session.Spec
+    monkeypatch.setattr(session, "Spec", lambda **given: make(**given, groups=False))
+    limits = Limits(memory_bytes=150 << 20, processes=40, seconds=30)
+    with open_sandbox(Policy(workspace=project, limits=limits), tier=tier) as sandbox:
+        held = sandbox.exec([str(PYTHON), "-c", "import time; held = bytearray(b'x' * (300 << 20)); time.sleep(5)"])
+        assert (held.stopped, sandbox.details["limits"]) == ("memory", "rlimits and watching")
+        program = (
+            "import os, time\ntry:\n    for n in range(90):\n        if os.fork() == 0: time.sleep(9)\n"
+            "except BlockingIOError: print('refused', n < 75)"
+        )
+        assert sandbox.exec([str(PYTHON), "-c", program]).stdout == "refused True\n"
+
+
 def test_an_older_bubblewrap_that_cannot_forbid_namespaces(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     need(Tier.BUBBLEWRAP)
     make = session.Spec
