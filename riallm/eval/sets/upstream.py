@@ -9,6 +9,7 @@ from pathlib import Path
 from riallm.data import upstream
 from riallm.eval.bug import Bug, digest_of
 
+OPTIONS = ("-oaddopts=", "-ofilterwarnings=", "-orequired_plugins=")  # as the miner ran them: no plugins of theirs
 _GUARDS = re.compile(r"^\+.*\bis (not )?None\b", re.MULTILINE)
 _LOCKS = re.compile(r"^[+-].*\b(lock|acquire|release|thread)", re.MULTILINE | re.IGNORECASE)
 _LEAKS = re.compile(r"^\+.*\b(close|unlink|shutdown|clear)\(", re.MULTILINE)
@@ -49,8 +50,8 @@ def load(cache: Path | None = None) -> list[Bug]:
             pattern=pattern_of(bug),
             injector="real",
             write=partial(write, bug, cache),
-            visible=bug.visible,
-            hidden=bug.hidden,
+            visible=(*OPTIONS, *bug.visible),
+            hidden=(*OPTIONS, *bug.hidden),
             withheld=(*bug.visible_deselect,),
             python=".venv/bin/python",
             digest=digest_of(bug.id, bug.hunk, bug.visible, bug.visible_deselect, bug.sha256_before, bug.sha256_after),

@@ -12,6 +12,22 @@ from typing import Any
 from riallm.sandbox.inside.tracing import MESSAGE_CHARS, Tracer, describe, frames_of
 
 
+WITH_VALUE = frozenset(
+    """-k -m -c -p -o -W -r -n --maxfail --tb --durations --ignore --ignore-glob --deselect --rootdir --confcutdir
+    --import-mode --override-ini --config-file --basetemp --log-level --junitxml --cov --timeout""".split()
+)
+
+
+def options_of(args: list[str]) -> list[str]:
+    """pytest's arguments without the files and node ids among them."""
+    kept, takes_value = [], False
+    for word in args:
+        if takes_value or word.startswith("-"):
+            kept.append(word)
+        takes_value = not takes_value and word in WITH_VALUE
+    return kept
+
+
 class PytestRunner:
     """pytest in this process: `main` collects, then calls `serve(self)` in place of its own test loop."""
 
@@ -102,7 +118,7 @@ class PytestRunner:
                 elif report.outcome == "skipped" and current.get("status") != "failed":
                     current["status"] = "skipped"
 
-        args = list(self.args) if files is None else [a for a in self.args if a.startswith("-")] + files
+        args = list(self.args) if files is None else options_of(self.args) + files
         args += ["--rootdir=" + self.root, "-q", "-s", "-p", "no:cacheprovider", "-p", "no:randomly"]
         for module, flags in (
             ("xdist", ["-n0"]),
