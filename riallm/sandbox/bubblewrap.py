@@ -13,10 +13,10 @@ from riallm.sandbox.spec import Spec
 ACCOUNT = (1000, 1000)  # what the command sees as its own uid and gid
 
 
-def command(spec: Spec, *, filter_fd: int, status_fd: int, block_fd: int, disable_userns: bool) -> list[str]:
-    """The bubblewrap command line for a tree built by `root.build`."""
-    args = [spec.bubblewrap, "--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"]
-    args += ["--unshare-cgroup-try", *(["--disable-userns"] if disable_userns else []), "--die-with-parent"]
+def options(spec: Spec, *, filter_fd: int, status_fd: int, block_fd: int) -> list[str]:
+    """Bubblewrap's options for a tree built by `root.build`."""
+    args = ["--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"]
+    args += ["--unshare-cgroup-try", *(["--disable-userns"] if spec.disable_userns else []), "--die-with-parent"]
     args += ["--new-session", "--cap-drop", "ALL", "--hostname", "sandbox"]
     args += ["--uid", str(ACCOUNT[0]), "--gid", str(ACCOUNT[1]), "--clearenv"]
     for name, value in spec.env.items():
@@ -24,7 +24,7 @@ def command(spec: Spec, *, filter_fd: int, status_fd: int, block_fd: int, disabl
     args += ["--bind", os.fsdecode(root.ROOT), "/", "--dev", "/dev", "--bind", os.fsdecode(root.SHM), "/dev/shm"]
     args += ["--remount-ro", "/dev", "--proc", "/proc", "--ro-bind", "/proc/sys", "/proc/sys", "--remount-ro", "/"]
     args += ["--json-status-fd", str(status_fd), "--seccomp", str(filter_fd), "--block-fd", str(block_fd)]
-    return [*args, "--chdir", spec.cwd, "--", *spec.argv]
+    return [*args, "--chdir", spec.cwd]
 
 
 class Bubblewrap(Child):
@@ -37,16 +37,13 @@ class Bubblewrap(Child):
 
     def start(self) -> None:
         """Start, wait until the inner side stands, set its process limit, and let it go."""
-        program = seccomp.program()
-        filter_read, filter_write = os.pipe()
-        os.write(filter_write, program)
-        os.close(filter_write)
+        program = _in_memory(seccomp.program(counted=self.group is not None))
         block_read, block_write = os.pipe()
-        passed = (filter_read, self._write_status, block_read)
-        args = command(
-            self.spec, filter_fd=filter_read, status_fd=self._write_status, block_fd=block_read,
-            disable_userns=self.spec.disable_userns,
-        )  # fmt: skip
+        words = options(self.spec, filter_fd=program, status_fd=self._write_status, block_fd=block_read)
+        # by a descriptor, for the command line of a process can be read by everyone on the machine
+        told = _in_memory(b"".join(os.fsencode(word) + b"\0" for word in words))
+        passed = (program, told, self._write_status, block_read)
+        args = [self.spec.bubblewrap, "--args", str(told), "--", *self.spec.argv]
         self.kept = set(passed)
         self.spawn(lambda: self._become(args, passed))
         for descriptor in passed:
@@ -88,3 +85,13 @@ class Bubblewrap(Child):
                 code = int(json.loads(line)["exit-code"])
                 return (128 - code if 128 < code <= 192 else code), False
         return None, False
+
+
+def _in_memory(data: bytes) -> int:
+    """A descriptor from which `data` can be read, with no name on disk."""
+    descriptor = os.memfd_create("riallm")
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor

@@ -18,7 +18,7 @@ from typing import Any
 
 from riallm.sandbox import bubblewrap, cgroup, copies, kernel, layer, namespaces, plain, root, watch
 from riallm.sandbox.child import Child
-from riallm.sandbox.spec import Result, Spec, drop_uid, receive, send
+from riallm.sandbox.spec import PROCESS, Result, Spec, drop_uid, receive, send
 
 _TOO_LARGE = (-int(signal.SIGXFSZ), 128 + int(signal.SIGXFSZ))  # by itself, or told by a shell
 _LOOK_EVERY = 0.05  # seconds between looks at memory and disk
@@ -31,7 +31,7 @@ class Launch:
         self.spec = spec
         self.channel = channel
         self.stopped = ""
-        self.details: dict[str, str] = {"launcher": str(os.getpid())}
+        self.details: dict[str, str] = {PROCESS: str(os.getpid())}
         self._tree: root.Tree | None = None
         self._work: copies.Snapshot | None = None
         self._stage = os.open(spec.staging, os.O_PATH | os.O_DIRECTORY) if spec.staging else -1
@@ -79,6 +79,8 @@ class Launch:
             self._work = plain.prepare(spec)
             self._room = watch.disk_used(spec.scratch) + spec.disk_bytes
             self.details["workspace"] = "private copy at another path"
+            if spec.tier == "landlock":
+                self.details["landlock"] = f"version {kernel.landlock_abi()}"
             return plain.Plain(spec, group)
         root.enter_private_namespace()
         account = bubblewrap.ACCOUNT if spec.tier == "bubblewrap" else namespaces.account()

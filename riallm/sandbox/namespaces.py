@@ -70,7 +70,7 @@ class Namespaces(Child):
         kernel.clear_capabilities()
         kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
         kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
-        kernel.load_seccomp(seccomp.program())
+        kernel.load_seccomp(seccomp.program(counted=self.group is not None))
         command = os.fork()
         if command == 0:
             os.close(self._write_status)

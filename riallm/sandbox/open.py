@@ -11,10 +11,15 @@ from pathlib import Path
 
 from riallm.core.errors import SandboxError
 from riallm.sandbox import seccomp
-from riallm.sandbox.base import Limits, Policy, Sandbox, Tier
+from riallm.sandbox.base import Limits, Policy, Tier
 from riallm.sandbox.session import LaunchedSandbox
 
 _ORDER = (Tier.BUBBLEWRAP, Tier.NAMESPACES, Tier.LANDLOCK)
+_SWITCHES = (
+    ("kernel/apparmor_restrict_unprivileged_userns", "1", "sysctl kernel.apparmor_restrict_unprivileged_userns=1"),
+    ("kernel/unprivileged_userns_clone", "0", "sysctl kernel.unprivileged_userns_clone=0"),
+    ("user/max_user_namespaces", "0", "sysctl user.max_user_namespaces=0"),
+)
 _PROOF = "it runs"
 
 
@@ -103,16 +108,22 @@ def _run(tier: Tier, details: dict[str, str]) -> TierReport:
                 done = sandbox.exec(["/bin/sh", "-c", f"echo {_PROOF} > here && cat here"])
                 details = details | dict(sandbox.details)
         except SandboxError as error:
-            return TierReport(tier=tier, available=False, reason=str(error), details=details)
+            return TierReport(tier=tier, available=False, reason=f"{error}{_hint(tier)}", details=details)
         if done.returncode == 0 and done.stdout.strip() == _PROOF:
             return TierReport(tier=tier, available=True, details=details)
         words = (done.stderr or done.stdout).strip()
         return TierReport(tier=tier, available=False, reason=f"a first command failed: {words}", details=details)
 
 
-def sandbox_names() -> tuple[str, ...]:
-    """Names that `--tier` takes."""
-    return tuple(Tier)
-
-
-__all__ = ["Sandbox", "TierReport", "open_sandbox", "probe", "sandbox_names"]
+def _hint(tier: Tier) -> str:
+    """What an administrator may have closed, for a tier that needs namespaces."""
+    if tier is Tier.LANDLOCK:
+        return ""
+    for name, closed, words in _SWITCHES:
+        try:
+            value = Path("/proc/sys", name).read_text(encoding="ascii").strip()
+        except OSError:
+            continue
+        if value == closed:
+            return f". User namespaces are closed to ordinary users here ({words})"
+    return ""

@@ -70,7 +70,7 @@ class Plain(Child):
         if rules >= 0:
             kernel.landlock_restrict(rules)
             os.close(rules)
-            kernel.load_seccomp(seccomp.program(alone=False))
+            kernel.load_seccomp(seccomp.program(alone=False, counted=self.group is not None))
         temporary = f"{spec.scratch}/tmp"
         env = {k: self._moved(v) for k, v in spec.env.items()} | {"HOME": temporary, "TMPDIR": temporary}
         self.exec_command([self._moved(a) for a in spec.argv], self._moved(spec.cwd), env)

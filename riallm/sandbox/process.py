@@ -20,7 +20,7 @@ from typing import IO, Protocol
 
 from riallm.core.errors import SandboxError
 from riallm.sandbox.output import Capture
-from riallm.sandbox.spec import Result, Spec, receive, send
+from riallm.sandbox.spec import PROCESS, Result, Spec, receive, send
 
 _HOME = str(Path(__file__).resolve().parents[2])
 _PROGRAM = (
@@ -168,7 +168,7 @@ class Launcher:
             except ConnectionError:
                 return
             except TimeoutError:
-                process = int(self.details.get("launcher", 0))
+                process = int(self.details.get(PROCESS, 0))
                 if process:
                     os.kill(process, signal.SIGKILL)
 

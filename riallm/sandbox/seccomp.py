@@ -45,7 +45,7 @@ _TABLE: dict[str, dict[str, int]] = {
         "lookup_dcookie": 212, "uselib": 134, "_sysctl": 156, "nfsservctl": 180, "migrate_pages": 256,
         "move_pages": 279, "personality": 135, "modify_ldt": 154, "socket": 41, "socketpair": 53, "ioctl": 16,
         "chmod": 90, "fchmod": 91, "fchmodat": 268, "creat": 85, "open": 2, "openat": 257, "mknod": 133,
-        "mknodat": 259, "shmget": 29, "msgget": 68, "semget": 64, "mq_open": 240, "prlimit64": 302,
+        "mknodat": 259, "shmget": 29, "msgget": 68, "semget": 64, "mq_open": 240, "prlimit64": 302, "memfd_create": 319,
         "setpriority": 141, "sched_setaffinity": 203, "sched_setscheduler": 144, "sched_setparam": 142,
         "sched_setattr": 314, "ioprio_set": 251,
     },
@@ -59,8 +59,8 @@ _TABLE: dict[str, dict[str, int]] = {
         "sethostname": 161, "setdomainname": 162, "open_by_handle_at": 265, "fanotify_init": 262,
         "lookup_dcookie": 18, "nfsservctl": 42, "migrate_pages": 238, "move_pages": 239, "personality": 92,
         "socket": 198, "socketpair": 199, "ioctl": 29, "fchmod": 52, "fchmodat": 53, "openat": 56, "mknodat": 33,
-        "shmget": 194, "msgget": 186, "semget": 190, "mq_open": 180, "prlimit64": 261, "setpriority": 140,
-        "sched_setaffinity": 122, "sched_setscheduler": 119, "sched_setparam": 118, "sched_setattr": 274,
+        "shmget": 194, "msgget": 186, "semget": 190, "mq_open": 180, "prlimit64": 261, "memfd_create": 279,
+        "setpriority": 140, "sched_setaffinity": 122, "sched_setscheduler": 119, "sched_setparam": 118, "sched_setattr": 274,
         "ioprio_set": 30,
     },
 }  # fmt: skip
@@ -79,6 +79,8 @@ _DENIED = (
 # Without namespaces of one's own: what would outlive the command, or act on other processes of the same user. The
 # number is the argument that must be 0 ("myself").
 _OUTLASTING = ("shmget", "msgget", "semget", "mq_open")
+# Memory that belongs to no process: nobody sees it where no control group counts it.
+_UNCOUNTED = ("memfd_create", "shmget")
 _ON_OTHERS = {
     "prlimit64": 0, "setpriority": 1, "sched_setaffinity": 0, "sched_setscheduler": 0, "sched_setparam": 0,
     "sched_setattr": 0, "ioprio_set": 1,
@@ -139,27 +141,29 @@ def _deny_setid_creation(flags: int, mode: int) -> list[_Op]:
     return [_argument(flags), _Op(_JSET, _CREATES, 1, 0), _Op(_RET, _ALLOW), *tail]
 
 
-def _special(alone: bool) -> dict[str, list[_Op]]:
-    shared = {
-        **{name: [_errno(ENOSYS)] for name in _OUTLASTING},
-        **{name: _allow_only(index, (0,), EPERM) for name, index in _ON_OTHERS.items()},
-    }
-    return ({} if alone else shared) | {
-        "clone": _deny_if_any(0, _NEW_NAMESPACES),
-        "socket": _allow_only(0, _FAMILIES if alone else (), EAFNOSUPPORT),
-        "socketpair": _allow_only(0, (1,), EAFNOSUPPORT),
-        "ioctl": _deny_if_equal(1, _TTY_INJECTION),
-        "personality": _allow_only(0, (0, 0xFFFFFFFF), EPERM),
-        "chmod": _deny_if_any(1, _SETID_BITS),
-        "fchmod": _deny_if_any(1, _SETID_BITS),
-        "fchmodat": _deny_if_any(2, _SETID_BITS),
-        "fchmodat2": _deny_if_any(2, _SETID_BITS),
-        "creat": _deny_if_any(1, _SETID_BITS),
-        "open": _deny_setid_creation(1, 2),
-        "openat": _deny_setid_creation(2, 3),
-        "mknod": _deny_if_any(1, _SETID_BITS),
-        "mknodat": _deny_if_any(2, _SETID_BITS),
-    }
+def _special(alone: bool, counted: bool) -> dict[str, list[_Op]]:
+    absent = (() if alone else _OUTLASTING) + (() if counted else _UNCOUNTED)
+    others = {name: _allow_only(index, (0,), EPERM) for name, index in _ON_OTHERS.items()}
+    return (
+        {name: [_errno(ENOSYS)] for name in absent}
+        | ({} if alone else others)
+        | {
+            "clone": _deny_if_any(0, _NEW_NAMESPACES),
+            "socket": _allow_only(0, _FAMILIES if alone else (), EAFNOSUPPORT),
+            "socketpair": _allow_only(0, (1,), EAFNOSUPPORT),
+            "ioctl": _deny_if_equal(1, _TTY_INJECTION),
+            "personality": _allow_only(0, (0, 0xFFFFFFFF), EPERM),
+            "chmod": _deny_if_any(1, _SETID_BITS),
+            "fchmod": _deny_if_any(1, _SETID_BITS),
+            "fchmodat": _deny_if_any(2, _SETID_BITS),
+            "fchmodat2": _deny_if_any(2, _SETID_BITS),
+            "creat": _deny_if_any(1, _SETID_BITS),
+            "open": _deny_setid_creation(1, 2),
+            "openat": _deny_setid_creation(2, 3),
+            "mknod": _deny_if_any(1, _SETID_BITS),
+            "mknodat": _deny_if_any(2, _SETID_BITS),
+        }
+    )
 
 
 def supported() -> bool:
@@ -167,11 +171,12 @@ def supported() -> bool:
     return kernel.machine() in _ARCH
 
 
-def program(machine: str | None = None, *, alone: bool = True) -> bytes:
+def program(machine: str | None = None, *, alone: bool = True, counted: bool = True) -> bytes:
     """The filter for `machine` (default: this one) as the kernel takes it, 8 bytes an instruction.
 
     alone: the command has network, process and message namespaces of its own. Otherwise it gets no sockets but
     pairs, no System V or message queue objects, and may change limits and priorities of itself only.
+    counted: a control group counts memory; otherwise there is none that belongs to no process.
     Raises KeyError for an architecture without a table.
     """
     machine = machine or kernel.machine()
@@ -185,7 +190,7 @@ def program(machine: str | None = None, *, alone: bool = True) -> bytes:
     for name in _DENIED:
         if name in numbers:
             ops += _when(numbers[name], [_errno(EPERM)])
-    for name, body in _special(alone).items():
+    for name, body in _special(alone, counted).items():
         if name in numbers:
             ops += _when(numbers[name], body)
     ops.append(_Op(_RET, _ALLOW))

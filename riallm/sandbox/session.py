@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import tempfile
@@ -15,7 +16,7 @@ from riallm.sandbox import apply, layer, staging
 from riallm.sandbox.base import Applied, Change, Completed, Limits, Policy, Stop, Tier
 from riallm.sandbox.output import Capture
 from riallm.sandbox.process import Launcher, Sink, StderrTail, converse
-from riallm.sandbox.spec import Result, Spec, drop_uid
+from riallm.sandbox.spec import PROCESS, Result, Spec, drop_uid
 
 _CLEAN_ENV = {
     "PATH": "/usr/local/bin:/usr/bin:/bin",
@@ -28,6 +29,7 @@ _CLEAN_ENV = {
 }
 _NOT_A_WORKSPACE = ("/", "/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc", "/dev", "/proc", "/sys", "/tmp", "/run")
 _NOT_FOUND = 127
+_PREFIX = "riallm-sandbox-"  # of our folders, then our process id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +91,7 @@ class LaunchedSandbox:
         self._disable_userns = disable_userns
         self._workspace = _workspace(policy.workspace)
         self._readable, self._links = _readable(policy)
-        self.private = Path(tempfile.mkdtemp(prefix="riallm-sandbox-", dir=_temporary(tier)))
+        self.private = Path(_private_folder(tier))
         self._staging: Path | None = None
         self._in_use: list[Started] = []
         self.details: Mapping[str, str] = {}
@@ -134,7 +136,7 @@ class LaunchedSandbox:
         try:
             launcher = Launcher(spec)
             try:
-                self.details = launcher.details
+                self.details = {k: v for k, v in launcher.details.items() if k != PROCESS}
                 result, flooded = converse(launcher, stdin, stdout, stderr, limits.output_bytes)
             finally:
                 launcher.close()
@@ -153,7 +155,7 @@ class LaunchedSandbox:
         """Start and leave running; see `base.Sandbox.start`."""
         limits = limits or self.policy.limits
         launcher = Launcher(self._spec(argv, cwd, limits, 0.0, False))
-        self.details = launcher.details
+        self.details = {k: v for k, v in launcher.details.items() if k != PROCESS}
         started = Started(launcher, limits.output_bytes)
         self._in_use.append(started)
         return started
@@ -239,10 +241,23 @@ class LaunchedSandbox:
         return given
 
 
-def _temporary(tier: Tier) -> str | None:
+def _private_folder(tier: Tier) -> str:
+    """A new folder of ours; those of processes of ours that were killed are removed on the way."""
+    place = Path(_temporary(tier))
+    for old in place.glob(f"{_PREFIX}*-*"):
+        owner = old.name[len(_PREFIX) :].partition("-")[0]
+        with contextlib.suppress(OSError):
+            info = old.lstat()
+            mine = info.st_uid == os.geteuid() and stat.S_ISDIR(info.st_mode)
+            if mine and owner.isdigit() and not Path("/proc", owner).exists():
+                layer.remove(os.fsencode(old))
+    return tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=place)
+
+
+def _temporary(tier: Tier) -> str:
     """Where our folder goes: as usual, but where the uid that we drop to must pass through, to a place that lets it."""
     if tier is not Tier.LANDLOCK or drop_uid() is None:
-        return None
+        return tempfile.gettempdir()
     for place in map(Path, (tempfile.gettempdir(), "/tmp", "/var/tmp")):
         if place.is_dir() and all(top.stat().st_mode & stat.S_IXOTH for top in (place, *place.parents)):
             return str(place)

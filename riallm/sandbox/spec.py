@@ -11,6 +11,7 @@ from typing import Any
 
 # The uid and gid of what runs inside when we are started as root, on systems of every make: "nobody".
 DROP_UID = 65534
+PROCESS = "launcher"  # among the details: the launcher's process id, for our own use
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,8 +6,6 @@ import contextlib
 import os
 from collections import defaultdict
 
-_PAGE = os.sysconf("SC_PAGE_SIZE")
-
 
 def descendants(root: int) -> list[int]:
     """Ids of all processes below `root`."""
@@ -56,12 +54,7 @@ def _descendants_by_scan(root: int) -> list[int]:
 
 def memory_used(processes: list[int]) -> int:
     """Bytes of memory of these processes together that are not files: pages shared by fork count in each."""
-    total = 0
-    for process in processes:
-        with contextlib.suppress(OSError, ValueError, IndexError), open(f"/proc/{process}/statm", "rb") as file:
-            fields = file.read().split()
-            total += (int(fields[1]) - int(fields[2])) * _PAGE
-    return total
+    return sum(_sum_of(f"/proc/{process}/status", (b"RssAnon:", b"RssShmem:")) for process in processes)
 
 
 def memory_shared_out(processes: list[int]) -> int:
@@ -69,11 +62,21 @@ def memory_shared_out(processes: list[int]) -> int:
     total = 0
     for process in processes:
         try:
-            with open(f"/proc/{process}/smaps_rollup", "rb") as file:
-                total += sum(int(line.split()[1]) << 10 for line in file if line.startswith(b"Pss_Anon:"))
-        except (OSError, ValueError, IndexError):
+            total += _sum_of(f"/proc/{process}/smaps_rollup", (b"Pss_Anon:", b"Pss_Shmem:"), strict=True)
+        except OSError:
             total += memory_used([process])
     return total
+
+
+def _sum_of(path: str, names: tuple[bytes, ...], *, strict: bool = False) -> int:
+    """Bytes of the named lines of a file of /proc, which tells kilobytes; 0 for a process that is gone."""
+    try:
+        with open(path, "rb") as file:
+            return sum(int(line.split()[1]) << 10 for line in file if line.startswith(names))
+    except OSError:
+        if strict:
+            raise
+        return 0
 
 
 def disk_used(folder: str) -> int:

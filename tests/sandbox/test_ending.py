@@ -153,3 +153,16 @@ def test_commands_at_once_from_many_threads(opened: Opener, tier: Tier) -> None:
     for thread in threads:
         thread.join()
     assert found == {number: f"{number}\n" for number in range(8)}
+
+
+def test_folders_of_killed_processes_are_removed(
+    project: Path, opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = project.parent
+    monkeypatch.setattr("tempfile.tempdir", str(place))
+    dead, other = place / "riallm-sandbox-999999999-x", place / "riallm-sandbox-here"
+    (dead / "kept").mkdir(parents=True)
+    other.mkdir()
+    assert opened(Tier.BUBBLEWRAP).exec(["true"]).returncode == 0
+    assert not dead.exists()
+    assert other.exists()

@@ -31,9 +31,9 @@ def run(program: bytes, arch: int, number: int, args: Sequence[int] = ()) -> int
             at += yes if test else no
 
 
-def verdict(machine: str, name: str, *args: int, alone: bool = True) -> int:
+def verdict(machine: str, name: str, *args: int, alone: bool = True, counted: bool = True) -> int:
     numbers = seccomp._COMMON | seccomp._TABLE[machine]
-    return run(seccomp.program(machine, alone=alone), ARCH[machine], numbers[name], args)
+    return run(seccomp.program(machine, alone=alone, counted=counted), ARCH[machine], numbers[name], args)
 
 
 @pytest.mark.parametrize("machine", MACHINES)
@@ -47,7 +47,7 @@ def test_all_that_is_listed_is_denied(machine: str) -> None:
 @pytest.mark.parametrize("machine", MACHINES)
 def test_no_listed_name_is_misspelt(machine: str) -> None:
     known = set(seccomp._COMMON) | set(seccomp._TABLE["x86_64"])
-    assert set(seccomp._DENIED) | set(seccomp._UNKNOWN) | set(seccomp._special(False)) <= known
+    assert set(seccomp._DENIED) | set(seccomp._UNKNOWN) | set(seccomp._special(False, False)) <= known
 
 
 @pytest.mark.parametrize("machine", MACHINES)
@@ -130,6 +130,12 @@ def test_without_namespaces_nothing_for_others(machine: str) -> None:
             assert verdict(machine, name, *args) == ALLOW
     assert verdict(machine, "shmget", alone=False) == ENOSYS
     assert verdict(machine, "shmget") == ALLOW
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_memory_of_nobody_only_where_it_is_counted(machine: str) -> None:
+    for name in ("memfd_create", "shmget"):
+        assert (verdict(machine, name), verdict(machine, name, counted=False)) == (ALLOW, ENOSYS)
 
 
 def test_no_jump_leads_out() -> None:

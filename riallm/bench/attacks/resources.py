@@ -37,6 +37,25 @@ RESOURCES: tuple[Attack, ...] = (
         "if len(got) == 7: through()",
     ),
     Attack(
+        name="memory in nameless files", number="33", proof=Proof.SAYS,
+        source="import time\nfor n in range(7):\n    fd = os.memfd_create(str(n))\n"
+        "    for _ in range(90): os.write(fd, bytes(1 << 20))\ntime.sleep(0.5); through()",
+    ),
+    Attack(
+        name="memory in segments nobody holds", number="33", proof=Proof.SAYS,
+        source="import time\nlibc.shmat.restype = ctypes.c_void_p\nfor n in range(7):\n"
+        "    number = call(29, 194, 0, 90 << 20, 0o1600)\n    if number < 0: sys.exit(1)\n"
+        "    at = libc.shmat(number, None, 0); ctypes.memset(at, 7, 90 << 20)\n"
+        "    if world['inside']: libc.shmdt(ctypes.c_void_p(at))\n"  # free, it must go with its process
+        "    else: libc.shmctl(number, 0, None)\n"
+        "time.sleep(0.5); through()",
+    ),
+    Attack(
+        name="memory shared without a file", number="33", proof=Proof.SAYS,
+        source="import mmap, time\nheld = mmap.mmap(-1, 630 << 20)\n"
+        "for n in range(630): held.write(bytes(1 << 20))\ntime.sleep(0.5); through()",
+    ),
+    Attack(
         name="fill shared memory", number="34", proof=Proof.SAYS, source=_FILL.format("'/dev/shm/' + world['token']")
     ),
     Attack(name="fill /tmp", number="35", proof=Proof.SAYS, source=_FILL.format("'/tmp/' + world['token']")),
