@@ -11,10 +11,33 @@ from typing import Any
 
 from riallm.sandbox.inside.tracing import MESSAGE_CHARS, Tracer, describe, frames_of
 
-
 WITH_VALUE = frozenset(
-    """-k -m -c -p -o -W -r -n --maxfail --tb --durations --ignore --ignore-glob --deselect --rootdir --confcutdir
-    --import-mode --override-ini --config-file --basetemp --log-level --junitxml --cov --timeout""".split()
+    [
+        "-k",
+        "-m",
+        "-c",
+        "-p",
+        "-o",
+        "-W",
+        "-r",
+        "-n",
+        "--maxfail",
+        "--tb",
+        "--durations",
+        "--ignore",
+        "--ignore-glob",
+        "--deselect",
+        "--rootdir",
+        "--confcutdir",
+        "--import-mode",
+        "--override-ini",
+        "--config-file",
+        "--basetemp",
+        "--log-level",
+        "--junitxml",
+        "--cov",
+        "--timeout",
+    ]
 )
 
 
