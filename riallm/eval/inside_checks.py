@@ -1,7 +1,8 @@
 """Runs many small programs against their checks inside the sandbox. Standard library only; each program in a fork.
 
 Reads a JSON list of [module name, code, support, checks] from standard input and prints MARK and a JSON list with,
-for each program, one letter a check: p passed, f failed, h over its second. A program that cannot be run has none.
+for each program, one letter a check: p passed, f failed, h over its second, which ends the program. One that
+cannot be run has none.
 """
 
 import contextlib
@@ -45,6 +46,7 @@ def judge(name: str, code: str, support: str, checks: list) -> str:  # type: ign
             letters += "p"
         except OverTime:
             letters += "h"
+            break
         except BaseException:
             letters += "f"
     signal.setitimer(signal.ITIMER_REAL, 0)

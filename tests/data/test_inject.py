@@ -66,6 +66,8 @@ class Store:
 
 def total(values, start=0):
     result = start
+    if not values:
+        return result
     for value in values:
         if value > 0:
             result += value
@@ -97,7 +99,7 @@ def library(source):
     return Library.of([source, Source.from_text("other.py", OTHER)])
 
 
-def tries(source, library, injector, num=60):
+def tries(source, library, injector, num=30):
     found = []
     for seed in range(num):
         draw = random.Random(seed)
@@ -119,7 +121,7 @@ def test_unlike_injectors(source, library, name):
 
 
 def test_operator_injector_names_its_operator(source, library):
-    found = tries(source, library, "operator", num=40)
+    found = tries(source, library, "operator", num=25)
     assert len({made.injector for made in found}) > 5
     for made in found:
         check(source, made)
@@ -138,7 +140,7 @@ def check(source: Source, made: Injection) -> None:
 
 
 def test_same_seed_same_bug(source, library):
-    assert tries(source, library, "unlike:pair", 20) == tries(source, library, "unlike:pair", 20)
+    assert tries(source, library, "unlike:pair", 8) == tries(source, library, "unlike:pair", 8)
 
 
 def test_shares_are_half_real_and_half_equal():
@@ -148,7 +150,7 @@ def test_shares_are_half_real_and_half_equal():
 
 
 def test_edits_of_a_pair_do_not_touch(source, library):
-    for made in tries(source, library, "unlike:pair", 80):
+    for made in tries(source, library, "unlike:pair", 15):
         first, second = made.edits
         assert first.end < second.start
         assert first.line < second.line
@@ -173,6 +175,7 @@ def test_reversed_edits_know_their_lines():
         ("value > 0", "value >= 0", "change_comparison", "off-by-one"),
         ("0", "1", "change_number", "off-by-one"),
         ('        if key is None:\n            raise KeyError("key")\n', "", "guard", "missing null check"),
+        ("    if not values:\n        return result\n", "", "guard", "missing null check"),
         ("list(reversed(first))", "reversed(first)", "unwrap_call", "type error"),
         ("items.pop", "items.get", "attribute", "api misuse"),
         ('"utf-8"', '"ascii"', "key", "configuration error"),

@@ -22,18 +22,19 @@ def test_smoke_has_thirty_bugs_of_both_families(tmp_path):
     assert len({bug.id for bug in bugs}) == len({bug.digest for bug in bugs}) == len(bugs)
 
 
-def test_smoke_project_with_and_without_its_bug(tmp_path):
-    bug = smoke.load(tmp_path / "data")[0]
-    for fixed in (False, True):
-        (tmp_path / str(fixed)).mkdir()
-        bug.write(tmp_path / str(fixed), fixed)
-    path = bug.gold[0].path
-    buggy, correct = ((tmp_path / str(fixed) / path).read_text() for fixed in (False, True))
-    assert buggy != correct
-    for edit in sorted(bug.gold, key=lambda edit: -edit.start):
-        buggy = edit.apply(buggy)
-    assert buggy == correct
-    assert correct.encode() == smoke.module_text(path.split("/")[1].removesuffix(".py"))
+def test_smoke_projects_with_and_without_their_bugs(tmp_path):
+    for bug in smoke.load(tmp_path / "data"):
+        path = bug.gold[0].path
+        for fixed in (False, True):
+            (tmp_path / bug.id / str(fixed)).mkdir(parents=True)
+            bug.write(tmp_path / bug.id / str(fixed), fixed)
+        buggy, correct = ((tmp_path / bug.id / str(fixed) / path).read_text() for fixed in (False, True))
+        compile(buggy, path, "exec")
+        assert buggy != correct
+        for edit in sorted(bug.gold, key=lambda edit: -edit.start):
+            buggy = edit.apply(buggy)
+        assert buggy == correct
+        assert correct.encode() == smoke.module_text(path.split("/")[1].removesuffix(".py"))
 
 
 def test_injected_manifest():
