@@ -75,4 +75,5 @@ def main() -> None:
     sys.stdout.write("\n" + MARK + json.dumps(told) + "\n")
 
 
-main()
+if __name__ == "__main__":
+    main()

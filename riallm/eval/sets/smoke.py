@@ -49,7 +49,7 @@ def module_text(name: str) -> bytes:
 def project(name: str, root: Path) -> Path:
     """The correct project of one module below `root`: `library/NAME.py` and two test files."""
     text = module_text(name)
-    tests = [(HERE / "smoke_tests" / f"{kind}_{name}.py").read_bytes() for kind in ("check", "more")]
+    tests = [(HERE / "smoke_tests" / f"{kind}_{name}.txt").read_bytes() for kind in ("check", "more")]
     folder = root / f"{name}-{sha256(b''.join([text, *tests]))[:12]}"
     if not folder.is_dir():
         root.mkdir(parents=True, exist_ok=True)
