@@ -64,6 +64,8 @@ class Launch:
         seconds = time.monotonic() - started
         code, missing = child.finish(status)
         end_all(self._group)
+        if code is None and not self.stopped and self._group is not None and self._group.memory_kills():
+            self.stopped = "memory"  # memory that belongs to no process: the kernel took the first process instead
         if code is None and self.stopped:
             code = -int(signal.SIGKILL)
         if code is None:

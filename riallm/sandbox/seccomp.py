@@ -60,8 +60,8 @@ _TABLE: dict[str, dict[str, int]] = {
         "lookup_dcookie": 18, "nfsservctl": 42, "migrate_pages": 238, "move_pages": 239, "personality": 92,
         "socket": 198, "socketpair": 199, "ioctl": 29, "fchmod": 52, "fchmodat": 53, "openat": 56, "mknodat": 33,
         "shmget": 194, "msgget": 186, "semget": 190, "mq_open": 180, "prlimit64": 261, "memfd_create": 279,
-        "setpriority": 140, "sched_setaffinity": 122, "sched_setscheduler": 119, "sched_setparam": 118, "sched_setattr": 274,
-        "ioprio_set": 30,
+        "setpriority": 140, "sched_setaffinity": 122, "sched_setscheduler": 119, "sched_setparam": 118,
+        "sched_setattr": 274, "ioprio_set": 30,
     },
 }  # fmt: skip
 

@@ -124,6 +124,7 @@ def test_what_may_not_be_read_is_no_hindrance(opened: Opener, tier: Tier, projec
     for name in ("closed", "secret"):
         (project / name).chmod(0)
     assert opened(tier).exec(["cat", "b.txt"]).stdout == "two\n"
+    assert opened(tier).exec(["cat", "secret"]).returncode == 1
     assert (project / "closed").stat().st_mode & 0o777 == 0
     (project / "closed").chmod(0o700)
 

@@ -44,6 +44,16 @@ def test_memory_of_all_together(opened: Opener, tier: Tier) -> None:
     assert done.stopped is Stop.MEMORY
 
 
+def test_memory_of_nobody(opened: Opener, tier: Tier) -> None:
+    program = (
+        "import os, time\nfor n in range(30):\n    fd = os.memfd_create(str(n))\n"
+        "    for _ in range(15): os.write(fd, bytes(1 << 20))\ntime.sleep(2); print('had it')"
+    )
+    done = opened(tier).exec([str(PYTHON), "-c", program], limits=Limits(**SMALL))
+    refused = "OSError" in done.stderr  # where nothing counts such memory
+    assert (done.stopped is Stop.MEMORY or refused, done.stdout) == (True, "")
+
+
 def test_a_caught_want_of_memory_is_no_stop(opened: Opener, tier: Tier) -> None:
     program = "import os, sys\npid = os.fork()\nif pid == 0:\n    os._exit(1)\nos.wait()\nprint('fine')"
     done = opened(tier).exec([str(PYTHON), "-c", program], limits=Limits(**SMALL))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from riallm.sandbox.output import Capture, Live, clean
@@ -72,6 +72,9 @@ def test_capture_keeps_head_and_tail(pieces: list[bytes], limit: int) -> None:
 
 
 @given(MIXED, st.lists(st.integers(0, 200), max_size=6))
+@example("a\r\x1b[31m\nb", [2, 7])
+@example("a\r\nb", [2])
+@example("a\x1b]0;t\x1b\\b", [3, 6])
 @settings(max_examples=300)
 def test_live_shows_the_same_however_it_is_cut(text: str, cuts: list[int]) -> None:
     data = text.encode()
