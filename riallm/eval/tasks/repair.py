@@ -7,7 +7,6 @@ took when they were checked, whoever had them checked; looking at the tests, pro
 from __future__ import annotations
 
 import shlex
-import shutil
 import sys
 import tempfile
 import time
@@ -99,11 +98,6 @@ def _evaluate(bug: Bug, settings: Settings, verdicts: Verdicts, scratch: Path) -
     bug.write(folder, False)
     judge = Judge(bug, verdicts, scratch, settings.isolation)
     judge.control()
-    for path in {name.partition("::")[0] for name in bug.hidden} - {name.partition("::")[0] for name in bug.visible}:
-        if (folder / path).is_dir():
-            shutil.rmtree(folder / path)
-        else:
-            (folder / path).unlink(missing_ok=True)
     command = "python -m pytest " + shlex.join(bug.visible_args)
     python = Path((bug.python and folder / bug.python) or sys.executable)
     program = Program(discover(folder, python=python, test=command))
