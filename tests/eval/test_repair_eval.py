@@ -81,6 +81,14 @@ def test_repair_is_measured_and_resumed(bugs, tmp_path, capsys):
     assert (out / "results.jsonl").read_bytes() == before
     assert again["arms"] == found["arms"]
 
+    (out / "results.jsonl").unlink()
+    assert main(command(bugs, out)) == 0
+    capsys.readouterr()
+    cached = {row["id"]: row for row in rows(out)}["a"]
+    assert (cached["fresh_checks"], cached["judged"]) == (0, 0)
+    for arm, line in cached["arms"].items():
+        assert {**line, "rank_seconds": 0} == {**by_id["a"]["arms"][arm], "rank_seconds": 0}
+
 
 def test_a_killed_run_goes_on(bugs, tmp_path, capsys):
     out = tmp_path / "out"

@@ -122,7 +122,7 @@ def _evaluate(bug: Bug, settings: Settings, verdicts: Verdicts, scratch: Path) -
         "observe_seconds": round(observed, 3),
         "propose_seconds": round(proposed, 3),
         "fresh_checks": run.fresh,
-        "fresh_seconds": round(run.spent, 2),
+        "counted_seconds": round(run.spent, 2),
         "judged": judge.asked,
         "not_judged": run.not_judged,
         "arms": told,
@@ -152,7 +152,8 @@ def _arm(name: str, program: Program, found: Sequence[Candidate], client: Client
 
 @dataclass(kw_only=True)
 class _Run:
-    """The shared work of all arms on one bug."""
+    """The shared work of all arms on one bug. `spent` counts each check and judgement once, with the seconds that it
+    took when it was made, so that a run from the cache is cut off where the first one was."""
 
     bug: Bug
     validator: Validator
@@ -163,6 +164,7 @@ class _Run:
     spent: float = 0.0
     not_judged: int = 0
     known: dict[str, tuple[bool, float]] = field(default_factory=dict)
+    said: dict[str, str] = field(default_factory=dict)
 
     def turns(self, arms: Sequence[Arm]) -> None:
         """One candidate of each arm in turn, until no arm wants more or the seconds are spent."""
@@ -203,20 +205,20 @@ class _Run:
                 began = time.monotonic()
                 verdict = self.validator.check(candidate)
                 value = [verdict.passed, round(time.monotonic() - began, 4)]
-                self.spent += value[1]
                 self.fresh += 1
                 self.verdicts.put(self.bug.digest, "visible", candidate.key, value)
             self.known[candidate.key] = (bool(value[0]), float(value[1]))
+            self.spent += float(value[1])
         return self.known[candidate.key]
 
     def correct(self, candidate: Candidate) -> str | None:
         """What the cold judge says; None when the bug has had its share of judgements."""
-        if self.judge.asked >= self.settings.judged and not self.judge.knows(candidate):
-            return None
-        began = time.monotonic()
-        said = self.judge.ask(candidate)
-        self.spent += time.monotonic() - began
-        return said
+        if candidate.key not in self.said:
+            if len(self.said) >= self.settings.judged:
+                return None
+            self.said[candidate.key], seconds = self.judge.ask(candidate)
+            self.spent += seconds
+        return self.said[candidate.key]
 
     def tell(self, arm: Arm, program: Program, client: Client) -> dict[str, Any]:
         """The arm's line of the result."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -85,15 +86,13 @@ class Judge:
             hash_seed=hash_seed,
         )
 
-    def knows(self, candidate: Candidate) -> bool:
-        """Whether an answer is at hand without running anything."""
-        return self._verdicts.get(self.bug.digest, "hidden", candidate.key) is not None
-
-    def ask(self, candidate: Candidate) -> str:
-        """ "correct", "wrong" (a hidden test fails), or "not plausible" (cold, a visible test fails)."""
+    def ask(self, candidate: Candidate) -> tuple[str, float]:
+        """What is said, and the seconds that it took when it was asked first: "correct", "wrong" (a hidden test
+        fails), or "not plausible" (cold, a visible test fails)."""
         known = self._verdicts.get(self.bug.digest, "hidden", candidate.key)
         if known is None:
             self.asked += 1
+            began = time.monotonic()
             path = self._folder / candidate.edit.path
             original = path.read_bytes()
             path.write_bytes(self._patched(candidate, original))
@@ -101,12 +100,11 @@ class Judge:
                 run = self._run(self._folder, self._seconds)
             finally:
                 path.write_bytes(original)
-            if self._must <= run.passing:
-                known = "correct"
-            else:
-                known = "wrong" if not run.ended or self._visible <= run.passing else "not plausible"
+            said = "wrong" if not run.ended or self._visible <= run.passing else "not plausible"
+            said = "correct" if self._must <= run.passing else said
+            known = [said, round(time.monotonic() - began, 4)]
             self._verdicts.put(self.bug.digest, "hidden", candidate.key, known)
-        return str(known)
+        return str(known[0]), float(known[1])
 
     def _patched(self, candidate: Candidate, original: bytes) -> bytes:
         codec = "utf-8-sig" if original.startswith(b"\xef\xbb\xbf") else "utf-8"

@@ -12,7 +12,7 @@ from typing import Any
 from riallm.core.errors import UsageError
 from riallm.core.files import atomic_write
 
-RULES = 1
+RULES = 2
 """Raised whenever the meaning of a cached verdict changes, so that old ones are not read."""
 
 
