@@ -3,7 +3,7 @@
     python -m riallm.bench.escape [--who root,user] [--run free,bubblewrap,...] [--peers] [--json]
 
 An attack whose free run fails (its kernel feature is absent, or it takes root) proves nothing by being held; such
-runs are marked "(held)" and counted. Prints a table, and as its last line one JSON object.
+runs have a sign of their own and are counted. Prints a table and a card, whose last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 from riallm.bench import ordinary, peers
 from riallm.bench.attacks import ALL, Attack
 from riallm.bench.attacks.run import Runner, free, in_tier, run_all
+from riallm.bench.card import Card, emit
 from riallm.core.errors import SandboxError
 from riallm.sandbox import probe
 from riallm.sandbox.base import Tier
@@ -83,33 +84,51 @@ def measure_ordinary(names: Sequence[str], *, with_peers: bool = False) -> Found
     return found
 
 
-def word(run: str, attack: Attack, found: Found) -> str:
-    """One cell of the table."""
+def sign(run: str, attack: Attack, found: Found) -> str:
+    """One cell of the table; SIGNS tells what it says."""
     result = found[run][attack.name]
     if isinstance(result, str):
-        return "BROKEN"
+        return "!"
     if result:
-        return "THROUGH"
+        return "T"
     proven = run == FREE or FREE not in found or found[FREE][attack.name] is True
-    return "held" if proven else "(held)"
+    return "." if proven else "o"
+
+
+SIGNS = {
+    "T": "got through",
+    ".": "held",
+    "o": "held, but so was the free run: it takes root, or something that this machine lacks",
+    "!": "the run itself failed",
+}
 
 
 def table(found: dict[str, Found]) -> str:
-    """All results, one attack a line, then the sums."""
-    columns = [(who, run) for who, results in found.items() for run in results]
-    heads = [f"{run}, {who}" for who, run in columns]
+    """All results: what the columns are, one attack a line, then the sums."""
+    columns = {chr(ord("a") + n): pair for n, pair in enumerate((who, run) for who in found for run in found[who])}
     width = max(len(attack.name) for attack in ALL)
-    lines = [" ".join([f"{'attack':{width}}", "list", *heads])]
+    lines = [f"{letter}  {run}, {who}" for letter, (who, run) in columns.items()]
+    lines += ["", *(f"{mark}  {text}" for mark, text in SIGNS.items()), ""]
+    lines.append(f"{'attack':{width}}  number  {'   '.join(columns)}")
     for attack in ALL:
-        cells = [
-            f"{word(run, attack, found[who]):{len(head)}}" for (who, run), head in zip(columns, heads, strict=True)
-        ]
-        lines.append(" ".join([f"{attack.name:{width}}", f"{attack.number:>4}", *cells]).rstrip())
-    for text in ("THROUGH", "held", "(held)", "BROKEN"):
-        counts = [sum(word(run, a, found[who]) == text for a in ALL) for who, run in columns]
-        cells = [f"{count:<{len(head)}}" for count, head in zip(counts, heads, strict=True)]
-        lines.append(" ".join([f"{text:{width}}", "    ", *cells]).rstrip())
+        cells = "   ".join(sign(run, attack, found[who]) for who, run in columns.values())
+        lines.append(f"{attack.name:{width}}  {attack.number:>6}  {cells}")
+    for mark, text in SIGNS.items():
+        counts = [sum(sign(run, attack, found[who]) == mark for attack in ALL) for who, run in columns.values()]
+        lines.append(f"{text.partition(',')[0] + f' ({mark})':{width}}        " + " ".join(f"{n:>3}" for n in counts))
     return "\n".join(lines)
+
+
+def figures(found: dict[str, Found]) -> dict[str, int]:
+    """The sums for the card."""
+    counts = {"attacks": len(ALL)}
+    for who, results in found.items():
+        for run, result in results.items():
+            counts[f"through {run}, {who}"] = sum(value is True for value in result.values())
+            broken = sum(isinstance(value, str) for value in result.values())
+            if broken:
+                counts[f"broken {run}, {who}"] = broken
+    return counts
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -118,19 +137,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--who", default="root,user" if os.geteuid() == 0 else "self")
     parser.add_argument("--run", default="")
     parser.add_argument("--peers", action="store_true")
-    parser.add_argument("--json", action="store_true", help="only the JSON object")
+    parser.add_argument("--json", action="store_true", help="only what was found, as one JSON object")
     options = parser.parse_args(argv)
     names = [name for name in options.run.split(",") if name]
     found: dict[str, Found] = {}
     for who in options.who.split(","):
         take = measure_ordinary if who == "user" else measure
         found[who] = take(names, with_peers=options.peers)
-    if options.json and options.who == "self":
-        sys.stdout.write(json.dumps(found["self"]) + "\n")
+    if options.json:
+        sys.stdout.write(json.dumps(found["self"] if options.who == "self" else found) + "\n")
         return 0
-    if not options.json:
-        sys.stdout.write(table(found) + "\n")
-    sys.stdout.write(json.dumps(found) + "\n")
+    sys.stdout.write(table(found) + "\n\n")
+    command = " ".join(["python -m riallm.bench.escape", *(argv if argv is not None else sys.argv[1:])])
+    emit(Card(name="escape", command=command, figures=figures(found)))
     strongest = (results.get(str(Tier.BUBBLEWRAP), {}) for results in found.values())
     return int(any(result is not False for results in strongest for result in results.values()))
 

@@ -93,9 +93,12 @@ def test_gaps_are_stated_of_attacks_that_are() -> None:
 def test_the_table_tells_all() -> None:
     results = {attack.name: attack.name == ALL[0].name for attack in ALL}
     free = {attack.name: attack.name != ALL[1].name for attack in ALL}
-    text = escape.table({"root": {escape.FREE: free, "a tier": results}})
-    lines = text.splitlines()
-    assert lines[0].split("  ")[0] == "attack"
-    assert lines[1].split()[-2:] == ["THROUGH", "THROUGH"]
-    assert lines[2].split()[-2:] == ["held", "(held)"]
+    found: dict[str, escape.Found] = {"root": {escape.FREE: free, "a tier": results}}
+    lines = escape.table(found).splitlines()
+    assert lines[:2] == ["a  free, root", "b  a tier, root"]
+    first = next(n for n, line in enumerate(lines) if line.startswith(ALL[0].name))
+    assert [line.split()[-2:] for line in lines[first : first + 3]] == [["T", "T"], [".", "o"], ["T", "."]]
     assert [line.split()[-1] for line in lines[-4:]] == ["1", str(len(ALL) - 2), "1", "0"]
+    assert escape.figures(found) == {
+        "attacks": len(ALL), "through free, root": len(ALL) - 1, "through a tier, root": 1,
+    }  # fmt: skip
