@@ -81,11 +81,11 @@ def _hidden(run: Run, modules: Sequence[str], never: frozenset[str]) -> tuple[li
     first = run(modules, True)
     red = never | first.failed()
     crowd = Counter(node.split("::")[0] for node in red)
-    green = set(modules_of(first.passed()))
-    kept = [name for name in modules if name in green and name not in first.uncollected and crowd[name] <= _CROWD]
+    green, broken = set(modules_of(first.passed())), set(modules_of(first.uncollected))
+    kept = [name for name in modules if name in green and name not in broken and crowd[name] <= _CROWD]
     if not kept:
         return [], set(), 0.0
     second = run(kept, True)
-    spoilt = set(modules_of(second.failed() - red)) | set(second.uncollected)
+    spoilt = set(modules_of(second.failed() - red)) | set(modules_of(second.uncollected))
     kept = [name for name in kept if name not in spoilt] if second.ended else []
     return kept, {node for node in red if node.split("::")[0] in kept}, second.seconds

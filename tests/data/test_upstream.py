@@ -266,8 +266,12 @@ def test_layout_of_a_release(tmp_path: Path) -> None:
     (newer / "tests").mkdir(parents=True)
     (newer / "tests" / "test_b.py").write_text("")
     older = tmp_path / "src"
+    (older / "tests").mkdir()
+    (older / "tests" / "test_gone.py").write_text("")
     overlay(older, newer)
-    assert (older / "tests" / "test_b.py").exists() and (older / "pair" / "__init__.py").exists()
+    assert [path.name for path in (older / "tests").iterdir()] == ["test_b.py"] and (
+        older / "pair" / "__init__.py"
+    ).exists()
     assert not is_test(Path("pair/testing.py")) and is_test(Path("pair/tests/data.json"))  # type: ignore[arg-type]
 
 
@@ -306,6 +310,7 @@ def test_archives_cannot_write_outside(tmp_path: Path) -> None:
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         tar.addfile(link)
     assert [item.name for item in unpack(path, tmp_path / "out").iterdir()] == ["good.py"]
+    assert not list(tmp_path.parent.rglob("bad.py"))
     path.write_bytes(b"no archive")
     with pytest.raises(UsageError, match="cannot be unpacked"):
         unpack(path, tmp_path / "again")
