@@ -9,7 +9,12 @@ from pathlib import Path
 from riallm.data import upstream
 from riallm.eval.bug import Bug, digest_of
 
-OPTIONS = ("-oaddopts=", "-ofilterwarnings=", "-orequired_plugins=")  # as the miner ran them: no plugins of theirs
+OPTIONS = (
+    "--rootdir=.",
+    "-oaddopts=",
+    "-ofilterwarnings=",
+    "-orequired_plugins=",
+)  # as the miner ran them: no plugins of theirs
 _GUARDS = re.compile(r"^\+.*\bis (not )?None\b", re.MULTILINE)
 _LOCKS = re.compile(r"^[+-].*\b(lock|acquire|release|thread)", re.MULTILINE | re.IGNORECASE)
 _LEAKS = re.compile(r"^\+.*\b(close|unlink|shutdown|clear)\(", re.MULTILINE)
@@ -39,8 +44,14 @@ def write(bug: upstream.Bug, cache: Path | None, folder: Path, fixed: bool) -> N
         material.file.write_bytes(material.upstream_fix().encode())
 
 
+def hidden_of(bug: upstream.Bug) -> tuple[str, ...]:
+    """Arguments of the hidden run: the rest of the suite, or all of it again where it is one module."""
+    left_out = bug.hidden_deselect if bug.hidden else bug.visible_deselect
+    return (*OPTIONS, *(f"--deselect={name}" for name in left_out), *(bug.hidden or bug.visible))
+
+
 def load(cache: Path | None = None) -> list[Bug]:
-    """All bugs of the manifest; archives are fetched when a bug is built.."""
+    """All bugs of the manifest; archives are fetched when a bug is built."""
     if not upstream.MANIFEST.exists():
         return []
     return [
@@ -51,10 +62,11 @@ def load(cache: Path | None = None) -> list[Bug]:
             injector="real",
             write=partial(write, bug, cache),
             visible=(*OPTIONS, *bug.visible),
-            hidden=(*OPTIONS, *bug.hidden),
+            hidden=hidden_of(bug),
             withheld=(*bug.visible_deselect,),
             python=".venv/bin/python",
-            digest=digest_of(bug.id, bug.hunk, bug.visible, bug.visible_deselect, bug.sha256_before, bug.sha256_after),
+            digest=digest_of(bug.id, bug.hunk, bug.visible, bug.visible_deselect, hidden_of(bug), bug.sha256_before),
+            notes={} if bug.hidden else {"hidden": "none: the suite is one module, so correct means plausible"},
         )
         for bug in upstream.load()
     ]
