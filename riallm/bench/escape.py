@@ -63,7 +63,9 @@ def measure(names: Sequence[str], *, with_peers: bool = False, attacks: Sequence
         raise SandboxError(f"not available here: {', '.join(missing)}; available: {', '.join(known)}")
     found: Found = {}
     for name in names or known:
-        folder = Path(tempfile.mkdtemp(prefix="riallm-escape-", dir=None if os.geteuid() else "/var/tmp"))
+        # not in the folder for temporary files, where other sandboxes allow writing
+        place = Path.home() if os.geteuid() else Path("/var/tmp")
+        folder = Path(tempfile.mkdtemp(prefix="riallm-escape-", dir=place))
         found[name] = run_all(attacks, known[name], folder)
     return found
 
