@@ -12,7 +12,7 @@ from riallm.sandbox import kernel
 from riallm.sandbox.cgroup import Group
 from riallm.sandbox.spec import Spec, drop_uid
 
-_AS_LEAST = 4 << 30
+_AS_LEAST = 16 << 30
 _AS_FACTOR = 8
 _NOT_STARTED = "exec: "
 

@@ -76,6 +76,8 @@ class Started:
         self._launcher.end()
         self._stderr.join()
         self._launcher.close()
+        if self._launcher.spec.scratch:
+            layer.remove(os.fsencode(self._launcher.spec.scratch))
 
 
 class LaunchedSandbox:
@@ -201,6 +203,8 @@ class LaunchedSandbox:
         bad = [a for a in (*argv, *env, *env.values()) if "\0" in a]
         if bad:
             raise UsageError(f"a NUL character in an argument or a variable: {bad[0]!r}")
+        if odd := [name for name in env if not name or "=" in name]:
+            raise UsageError(f"{odd[0]!r} cannot be the name of a variable")
         return Spec(
             tier=self.tier, owner=os.getpid(), workspace=str(self._workspace), readable=self._readable,
             links=self._links, staging=str(self._staging or ""), keep=keep, argv=tuple(argv), env=env,

@@ -233,6 +233,8 @@ def test_nothing_is_left_behind(opened: Opener, tier: Tier) -> None:
         running = sandbox.start(["sleep", "60"])
         assert running.poll() is None
         assert sandbox.private.exists()
+        running.close()
+        assert not list(sandbox.private.glob("run-*"))
     assert not sandbox.private.exists()
     assert sandbox.changes() == ()
 
@@ -280,6 +282,14 @@ def test_hooks_and_config_cannot_be_written(opened: Opener, mounting: Tier, proj
     done = opened(mounting).exec(["sh", "-c", script])
     assert done.stdout == "[core]\nok\n"
     assert done.stderr.count("Read-only file system") == 2
+
+
+@pytest.mark.parametrize(("argv", "env"), [
+    ([], {}), (["echo", "a\0b"], {}), (["true"], {"A=B": "c"}), (["true"], {"": "c"}), (["true"], {"A": "\0"}),
+])  # fmt: skip
+def test_what_no_command_can_be(project: Path, argv: list[str], env: dict[str, str]) -> None:
+    with open_sandbox(Policy(workspace=project, env=env)) as sandbox, pytest.raises(UsageError):
+        sandbox.exec(argv)
 
 
 def test_limits_can_be_given_for_one_command(opened: Opener, tier: Tier) -> None:
