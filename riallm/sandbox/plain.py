@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import resource
+import stat
+from pathlib import Path
 
 from riallm.sandbox import copies, kernel, root, seccomp, watch
 from riallm.sandbox.child import Child, set_limit
@@ -31,6 +33,8 @@ def workspace(spec: Spec) -> str:
 def prepare(spec: Spec) -> copies.Snapshot:
     """Make the private copy and a folder for temporary files."""
     owner = _owner(spec)
+    if owner is not None:
+        _within_reach(spec.readable)
     for name in ("work", "tmp"):
         os.mkdir(f"{spec.scratch}/{name}", 0o700)
         if owner is not None:
@@ -40,6 +44,17 @@ def prepare(spec: Spec) -> copies.Snapshot:
     stage = os.fsencode(spec.staging) if spec.staging else None
     target = os.fsencode(workspace(spec))
     return copies.make(base, target, stage=stage, left_out=inner, base=base, owner=owner)
+
+
+def _within_reach(paths: tuple[str, ...]) -> None:
+    """Refuse what the uid that we drop to cannot come to: without mounts, no path can be made passable."""
+    for path in map(Path, paths):
+        closed = next((top for top in path.parents if not top.stat().st_mode & stat.S_IXOTH), None)
+        if closed is not None:
+            words = (
+                f"{path} lies in {closed}, which only its owner may enter; this tier gives up root and cannot show it"
+            )
+            raise PermissionError(words + ". Run as an ordinary user, or install bubblewrap")
 
 
 def _owner(spec: Spec) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -112,6 +113,20 @@ def test_an_older_bubblewrap_that_cannot_forbid_namespaces(project: Path, monkey
     with open_sandbox(Policy(workspace=project), tier=Tier.BUBBLEWRAP) as sandbox:
         done = sandbox.exec(["unshare", "-U", "true"])
     assert "Operation not permitted" in done.stderr
+
+
+def test_what_cannot_be_shown_without_mounts_is_said(project: Path) -> None:
+    need(Tier.LANDLOCK)
+    if os.geteuid() != 0:
+        pytest.skip("only root is dropped to another user")
+    (project / "closed" / "python").mkdir(parents=True)
+    (project / "closed").chmod(0o700)
+    policy = Policy(workspace=project / "pkg", readable=(project / "closed" / "python",))
+    with (
+        open_sandbox(policy, tier=Tier.LANDLOCK) as sandbox,
+        pytest.raises(SandboxError, match="only its owner may enter"),
+    ):
+        sandbox.exec(["true"])
 
 
 def test_every_tier_is_reported_once() -> None:
