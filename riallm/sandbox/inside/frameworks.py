@@ -100,6 +100,8 @@ class PytestRunner:
             @pytest.hookimpl(tryfirst=True)
             def pytest_runtest_makereport(self, item: Any, call: Any) -> Any:
                 """A report without its rendered traceback, which costs more than most tests."""
+                if call.excinfo is None and getattr(item, "_excinfo", None):
+                    call.excinfo = item._excinfo.pop(0)  # where pytest keeps what a unittest.TestCase raised
                 error = call.excinfo and call.excinfo.value
                 if error is None:
                     return None
