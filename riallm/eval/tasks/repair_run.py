@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -14,6 +15,7 @@ from riallm.core.errors import SandboxError
 from riallm.eval.bug import Bug
 from riallm.eval.tasks.repair import Settings, evaluate
 from riallm.eval.tasks.repair_store import Results, Verdicts
+from riallm.sandbox import kernel
 
 Row = dict[str, Any]
 
@@ -80,8 +82,10 @@ def _rows(bugs: Sequence[Bug], settings: Settings, out: Path, jobs: int) -> Iter
 
 
 def _quiet() -> None:
-    """Ctrl-C goes to the parent, which ends the workers."""
+    """Ctrl-C goes to the parent, which ends the workers; when the parent is killed they end too."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def one(bug: Bug, settings: Settings, out: Path) -> Row:
