@@ -32,7 +32,7 @@ class Attack:
     then_write: a path in the workspace that the trusted side writes between the command and bringing home.
     needs: what must be there for the attack to be able to succeed at all: "" nothing, "root", or the name of a
         feature of the kernel or machine; where it is absent no control is expected.
-    seconds: time limit of the command.
+    seconds, disk_bytes: limits of the command.
     """
 
     name: str
@@ -43,6 +43,7 @@ class Attack:
     then_write: str = ""
     needs: str = ""
     seconds: float = 10.0
+    disk_bytes: int = 100 << 20
 
 
 PRELUDE = """

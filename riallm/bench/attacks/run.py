@@ -48,7 +48,7 @@ def in_tier(tier: Tier) -> Runner:
     """Run attacks in a tier of ours."""
 
     def run(attack: Attack, here: Scene) -> Seen:
-        limits = Limits(seconds=attack.seconds, output_bytes=_OUTPUT)
+        limits = Limits(seconds=attack.seconds, disk_bytes=attack.disk_bytes, output_bytes=_OUTPUT)
         shown = (here.prefix, *prefixes(python()))
         with open_sandbox(Policy(workspace=here.workspace, readable=shown, limits=limits), tier=tier) as sandbox:
             done = sandbox.exec(_command(attack, here, inside=True), keep=attack.keep)
