@@ -48,6 +48,7 @@ def test_injected_manifest():
     assert sum(count for name, count in injectors.items() if name.startswith("unlike:")) >= num / 2
     assert {row["pattern"] for row in rows} <= set(PATTERNS)
     assert len({row["id"] for row in rows}) == num
+    assert len({json.dumps([row["package"], row["path"], row["edits"]]) for row in rows}) == num
     for row in rows:
         held = HELD_OUT[row["package"]]
         assert row["version"] == held.version

@@ -16,9 +16,11 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from riallm.code.source import Source
 from riallm.data.inject import UNLIKE_NAMES, Injection, functions_of, inject
@@ -151,12 +153,23 @@ def record(
     }
 
 
+def places_of(edits: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
+    """Where a bug's edits are and what they write."""
+    return [[edit["start"], len(edit["original"]), edit["text"]] for edit in edits]
+
+
+def spelling(package: str, made: Injection) -> str:
+    """Equal for two bugs that are the same text."""
+    return json.dumps([package, made.path, places_of([asdict(edit) for edit in made.edits])])
+
+
 def make(data: Path, num: int, seed: int, manifest: Path) -> Counter[str]:
     """Bring the manifest to `num` bugs; returns how often attempts ended how."""
     rows = [json.loads(line) for line in manifest.read_text().splitlines()] if manifest.exists() else []
     injectors = Counter(row["injector"] for row in rows)
     packages = Counter(dict.fromkeys(HELD_OUT, 0)) + Counter(row["package"] for row in rows)
     taken = Counter(f"{row['package']}:{row['path']}:{row['function']}" for row in rows)
+    known = {json.dumps([row["package"], row["path"], places_of(row["edits"])]) for row in rows}
     ends: Counter[str] = Counter()
     number = max([row["attempt"] for row in rows], default=0)
     spent: Counter[str] = Counter()
@@ -180,8 +193,9 @@ def make(data: Path, num: int, seed: int, manifest: Path) -> Counter[str]:
                 ends["nothing to change"] += 1
                 continue
             made, source = found
-            if injectors[made.injector] >= INJECTOR_SHARE * num:
+            if injectors[made.injector] >= INJECTOR_SHARE * num or spelling(name, made) in known:
                 continue
+            known.add(spelling(name, made))
             place = (made.path, made.first_line)
             visible = bench.visible(place)
             proof = (
