@@ -32,6 +32,7 @@ class Listeners:
 
     def __init__(self, folder: Path) -> None:
         self.received = b""
+        self._lock = threading.Lock()
         self.abstract = f"riallm-{secrets.token_hex(6)}"
         self.path = str(folder / "docker.sock")
         self._sockets: list[socket.socket] = []
@@ -49,7 +50,7 @@ class Listeners:
 
     def got(self, mark: bytes) -> bool:
         """Whether `mark` came in; what was sent a moment ago is waited for."""
-        end = time.monotonic() + 0.3
+        end = time.monotonic() + 0.6
         while mark not in self.received and time.monotonic() < end:
             time.sleep(0.01)
         return mark in self.received
@@ -75,12 +76,16 @@ class Listeners:
         with contextlib.suppress(OSError):
             while True:
                 if kind == socket.SOCK_DGRAM:
-                    self.received += one.recv(1000)
+                    self._keep(one.recv(1000))
                     continue
                 peer, _ = one.accept()
                 with peer:
                     peer.settimeout(3)
-                    self.received += peer.recv(1000)
+                    self._keep(peer.recv(1000))
+
+    def _keep(self, data: bytes) -> None:
+        with self._lock:
+            self.received += data
 
 
 @dataclass(slots=True)
