@@ -27,8 +27,11 @@ def _note_call(frame: Any, event: str, argument: Any) -> None:
     _current[0].add((frame.f_code.co_filename, frame.f_code.co_firstlineno))
 
 
-if os.environ.get("RIALLM_UPSTREAM_TRACE"):  # as early as the plugin is loaded, so that imports are seen too
-    sys.settrace(_note_call)
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests() -> None:
+    """Trace from before anything of the project is imported."""
+    if os.environ.get("RIALLM_UPSTREAM_TRACE"):
+        sys.settrace(_note_call)
 
 
 def _own(seen: set[tuple[str, int]]) -> list[tuple[str, int]]:
