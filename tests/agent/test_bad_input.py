@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -261,12 +260,14 @@ def test_the_network_is_not_there(project: Make, fix: Fix) -> None:
     """A listener on this machine, reachable from here and not from a test."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        heard: list[object] = []
-        threading.Thread(target=lambda: heard.append(server.accept()), daemon=True).start()
+        with socket.create_connection(("127.0.0.1", port), timeout=5):
+            server.accept()[0].close()
+        server.setblocking(False)
         test = f"import socket\n\n\ndef test_net():\n    socket.create_connection(('127.0.0.1', {port}), timeout=2)\n"
         result = fix(project({**FILES, "tests/test_net.py": test}), "--budget", "8")
         assert result.report["tests_before"]["failed"] == 3, result.text
-        assert not heard
+        with pytest.raises(BlockingIOError):  # nobody has called
+            server.accept()
 
 
 def test_disk_full_while_applying(project: Make, fix: Fix) -> None:
