@@ -4,6 +4,8 @@
     |- UsageError          wrong options, missing files, nothing to do     exit 2
     |  `- ProjectError     the project cannot be worked on as it is        exit 2
     |- SandboxError        the sandbox itself is not available or broken   exit 3
+    |- CheckpointError     weights or a saved run are damaged or foreign   exit 2
+    |- TrainingError       a run cannot go on: its loss is no number       exit 1
     |- BudgetError         time, size or count limit of ours ran out       exit 1
     `- ClientError         a model client failed or lacks a capability     exit 2
 
@@ -37,6 +39,16 @@ class SandboxError(RiallmError):
 
 class BudgetError(RiallmError):
     """A limit that we set on ourselves ran out."""
+
+    exit_code = 1
+
+
+class CheckpointError(RiallmError):
+    """Weights, a tokenizer's data or a saved run are corrupt, truncated, foreign or of another shape."""
+
+
+class TrainingError(RiallmError):
+    """A training run cannot go on; its last good state is on the disk."""
 
     exit_code = 1
 

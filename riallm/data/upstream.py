@@ -19,6 +19,7 @@ from pathlib import Path
 
 from riallm.core.errors import RiallmError, UsageError
 from riallm.core.files import atomic_write
+from riallm.core.workers import worker_begins
 from riallm.data.releases import Sdist, list_sdists
 from riallm.data.upstream_bug import MANIFEST, Bug, Material, home, load, materialise, parse, save
 from riallm.data.upstream_mine import Pair, mine_pair
@@ -94,7 +95,7 @@ def mine(packages: Sequence[str], *, rounds: int, per_round: int, bugs: int, job
     tried: dict[str, list[Pair]] = {package: [] for package in packages}
     for pair in outcomes(folder):
         tried.setdefault(pair.package, []).append(pair)
-    with ProcessPoolExecutor(max_workers=jobs) as pool:
+    with ProcessPoolExecutor(max_workers=jobs, initializer=worker_begins) as pool:
         for _ in range(rounds):
             for package in packages:
                 if sum(len(pair.bugs) for pair in tried[package]) >= bugs:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import signal
-import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -12,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from riallm.core.errors import SandboxError
+from riallm.core.files import sha256
+from riallm.core.workers import worker_begins
 from riallm.eval.bug import Bug
 from riallm.eval.tasks.repair import Settings, evaluate
 from riallm.eval.tasks.repair_store import Results, Verdicts
-from riallm.sandbox import kernel
 
 Row = dict[str, Any]
 
@@ -42,7 +41,9 @@ def run(
 
 def config(settings: Settings) -> dict[str, Any]:
     """What results belong to: resuming under other settings would mix them."""
+    model = {"model": sha256((settings.model / "manifest.json").read_bytes())} if settings.model else {}
     return {
+        **model,
         "arms": list(settings.arms),
         "candidates": settings.candidates,
         "pool": settings.pool,
@@ -59,7 +60,7 @@ def _rows(bugs: Sequence[Bug], settings: Settings, out: Path, jobs: int) -> Iter
             yield one(bug, settings, out)
         return
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(max_workers=jobs, mp_context=context, initializer=_quiet)
+    pool = ProcessPoolExecutor(max_workers=jobs, mp_context=context, initializer=worker_begins)
     try:
         waiting: set[Future[Row]] = set()
         left = iter(bugs)
@@ -79,13 +80,6 @@ def _rows(bugs: Sequence[Bug], settings: Settings, out: Path, jobs: int) -> Iter
             process.terminate()
         raise
     pool.shutdown()
-
-
-def _quiet() -> None:
-    """Ctrl-C goes to the parent, which ends the workers; when the parent is killed they end too."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform == "linux":
-        kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def one(bug: Bug, settings: Settings, out: Path) -> Row:
