@@ -241,7 +241,7 @@ class _Finder:
         if path is None:
             return [top]
         folder = PurePosixPath(path).parent
-        while str(folder / "__init__.py") in self.files:
+        while str(folder / "__init__.py") in self.files and folder != top:  # a package may be the project's own folder
             folder = folder.parent
         roots = [folder, top, PurePosixPath("src"), PurePosixPath("lib")]
         return list(dict.fromkeys(root for root in roots if str(root) in self.folders))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import re
 import warnings
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from functools import lru_cache
 
@@ -17,7 +18,8 @@ from riallm.code.source import Source
 
 SMELLS: dict[str, str] = {
     "deletes-check": "an assert, a raise or a condition is taken out",
-    "deletes-statement": "a statement is taken out",
+    "deletes-statement": "a statement is taken out, or does nothing any more",
+    "leaves-unused": "a value that the function computes is not used any more",
     "widens-guard": "a condition holds more often than before",
     "constant-condition": "a condition is always true or always false",
     "special-case": "a value that occurs in the tests is written into the program",
@@ -28,6 +30,7 @@ SMELLS: dict[str, str] = {
 
 _COMMON = frozenset({"None", "True", "False", "0", "1", "-1", "2", "''", "b''", "0.0", "1.0"})
 _BROAD = frozenset({"Exception", "BaseException"})
+_NAME = re.compile(r"[^\W\d]\w*")
 _TELLING = re.compile(
     r"""[\d'"]|\b(?:and|or|not|if|while|assert|raise|return|except|pass|for|try|del|with)\b|\b(?:True|False|None|Exception|BaseException)\b|\[\s*\]|\{\s*\}|\(\s*\)|\n|\.\.\."""
 )
@@ -36,8 +39,9 @@ _TELLING = re.compile(
 
 def smells(source: Source, edit: Edit, *, tests: str = "") -> frozenset[str]:
     """Flags of one edit, of the keys of `SMELLS`; `tests` is the text of the failing tests, where there is one."""
-    if edit.text.strip() and edit.original.strip() and not _TELLING.search(f"{edit.original} {edit.text}"):
-        return frozenset()
+    exchanged = edit.text.strip() and edit.original.strip() and not _TELLING.search(f"{edit.original} {edit.text}")
+    if exchanged and not any(isinstance(item, ast.Expr) for item in source.items_at(source.line_of(edit.start))):
+        return frozenset(_unused(source, edit))
     return smells_of_trees(source, edit, tests)
 
 
@@ -54,6 +58,7 @@ def smells_of_trees(source: Source, edit: Edit, tests: str = "") -> frozenset[st
             _guards(before, after),
             _values(before, after, tests),
             _swallowed(before, after),
+            _unused(source, edit),
         )
         return frozenset(flag for flags in found for flag in flags)
 
@@ -76,7 +81,41 @@ def _deleted(before: ast.AST, after: ast.AST) -> Iterator[str]:
 
 
 def _statements(tree: ast.AST) -> int:
-    return _count(tree, ast.stmt) - _count(tree, ast.Pass)
+    """How many statements do something."""
+    return _count(tree, ast.stmt) - sum(isinstance(node, ast.Pass) or _is_idle(node) for node in _walk(tree))
+
+
+def _is_idle(node: ast.AST) -> bool:
+    """An expression by itself that calls nothing: `self.flush` where `self.flush()` was meant to run."""
+    if not isinstance(node, ast.Expr) or isinstance(node.value, ast.Constant):
+        return False
+    return not any(isinstance(part, ast.Call | ast.Await | ast.Yield | ast.YieldFrom) for part in ast.walk(node))
+
+
+def _unused(source: Source, edit: Edit) -> Iterator[str]:
+    """A local variable that the function assigns, and that only the replaced text has read."""
+    gone = Counter(_NAME.findall(edit.original)) - Counter(_NAME.findall(edit.text))
+    function = source.function_at(edit.start) if gone else None
+    if function is None:
+        return
+    lines = range(source.line_of(edit.start), source.line_of(edit.end) + 1)
+    loads, stores = _uses(function)
+    for name, count in gone.items():
+        kept = name in edit.text or any(line not in lines for line in loads[name]) or len(loads[name]) > count
+        if loads[name] and not kept and any(line not in lines for line in stores[name]):
+            yield "leaves-unused"
+            return
+
+
+@lru_cache(maxsize=64)
+def _uses(function: ast.AST) -> tuple[dict[str, list[int]], dict[str, list[int]]]:
+    """The lines on which each name is read in a function, and those on which it is bound."""
+    loads: dict[str, list[int]] = defaultdict(list)
+    stores: dict[str, list[int]] = defaultdict(list)
+    for node in _walk(function):
+        if isinstance(node, ast.Name):
+            (stores if isinstance(node.ctx, ast.Store) else loads)[node.id].append(node.lineno)
+    return loads, stores
 
 
 def _tests(tree: ast.AST) -> list[ast.expr]:

@@ -74,14 +74,16 @@ class Splice:
 class Trial:
     """What to run against a splice: `tests` in order up to the first red; the first `must_pass` may not skip.
 
-    num_events: lines of the `watch` files that one test may execute (0: no such limit); `seconds` for all.
+    num_events: lines of the `watch` files that each test may execute; test_seconds: each test's share of the clock.
+    Both are empty (no such limit) or as long as `tests`; `seconds` is for all together.
     """
 
     tests: tuple[str, ...]
     must_pass: int
     seconds: float
     watch: tuple[str, ...] = ()
-    num_events: int = 0
+    num_events: tuple[int, ...] = ()
+    test_seconds: tuple[float, ...] = ()
     fresh: bool = False  # import everything again, whatever the edit
 
 
@@ -217,7 +219,8 @@ class WarmWorker:
             "tests": list(trial.tests),
             "must_pass": trial.must_pass,
             "watch": list(trial.watch),
-            "events": trial.num_events,
+            "events": list(trial.num_events),
+            "test_seconds": list(trial.test_seconds),
             "seconds": trial.seconds,
             "fresh": trial.fresh,
         }

@@ -164,3 +164,16 @@ def test_folders_that_are_not_the_project_are_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["from ..... import x\n", "import .\n", "from . import *\n", "import a.b.c.d\n"])
 def test_odd_imports_are_no_edges(tmp_path: Path, text: str) -> None:
     assert project(tmp_path, {"one.py": text, "a/b.py": ""}).imports_of("one.py") in ((), ("a/b.py",))
+
+
+@pytest.mark.timeout(20)
+def test_a_package_that_is_the_project_itself(tmp_path: Path) -> None:
+    files = {
+        "__init__.py": "from .one import x\nimport json\n",
+        "one.py": "from . import two\nimport one\n",
+        "two.py": "",
+    }
+    graph = project(tmp_path, files)
+    assert graph.imports_of("__init__.py") == ("one.py",)
+    assert graph.imports_of("one.py") == ("two.py",)
+    assert graph.in_order()[0] == "two.py"

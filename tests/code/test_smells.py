@@ -25,6 +25,7 @@ def price(items, rate, limit=100):
         raise ValueError("rate") from error
     while total > limit and limit:
         total -= limit
+    report(total, limit)
     return round(total, 2)
 """
 TESTS = "def test_price():\n    assert price([A(40)], 1.5) == 60.25\n    assert price([], 'free') == 0\n"
@@ -72,6 +73,9 @@ def flags(old: str, new: str) -> frozenset[str]:
             "        try:\n            total -= limit\n        except KeyError:\n            pass\n",
             {"swallows-exception"},
         ),
+        ("report(total, limit)", "report", {"deletes-statement"}),
+        ("report(total, limit)", "total", {"deletes-statement"}),
+        ("report(total, limit)", "(total, limit)", {"deletes-statement"}),
     ],
 )
 def test_suspicious(old: str, new: str, wanted: set[str]) -> None:
@@ -101,6 +105,28 @@ def test_suspicious(old: str, new: str, wanted: set[str]) -> None:
 )
 def test_unsuspicious(old: str, new: str) -> None:
     assert flags(old, new) == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "unused"),
+    [
+        ("+ b", "+ a", True),
+        ("+ b", "+ 1", True),
+        ("a + b", "b", True),
+        ("+ b", "+ b + c", False),
+        ("+ b", "- b", False),
+        ("b = c", "b = a", False),  # c is a parameter, nothing was computed for it
+        ("print(d)", "print(a)", True),
+        ("    b = c\n    return a + b", "    return a + c", False),
+    ],
+)
+def test_a_value_that_is_computed_for_nothing(old: str, new: str, unused: bool) -> None:
+    text = "def f(c):\n    a = g(c)\n    d = 1\n    print(d)\n    b = c\n    return a + b\n"
+    source = Source.from_text("f.py", text)
+    start = text.index(old)
+    edit = Edit(path="f.py", start=start, original=old, text=new, line=source.line_of(start), operator="test")
+    assert ("leaves-unused" in smells(source, edit)) is unused
+    assert smells(source, edit) == smells_of_trees(source, edit)
 
 
 def test_without_tests_nothing_is_a_special_case() -> None:

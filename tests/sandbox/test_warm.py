@@ -130,9 +130,9 @@ def trial(tests: tuple[str, ...] = WITHOUT_PROCESS, **changes: object) -> Trial:
         "must_pass": 0,
         "seconds": 20.0,
         "watch": ("shapes.py",),
-        "num_events": 5000,
+        "num_events": (5000,) * len(tests),
     }
-    return Trial(**{"num_events": 5000, **values, **changes})  # type: ignore[arg-type]
+    return Trial(**{**values, **changes})  # type: ignore[arg-type]
 
 
 def test_the_bundle_is_one_program_of_the_standard_library() -> None:
@@ -211,7 +211,21 @@ def test_a_leaf_that_dies_is_no_pass(worker: WarmWorker, new: str, status: str) 
 
 def test_the_budget_of_lines_is_what_ends_a_loop(worker: WarmWorker) -> None:
     endless = splice("return pick(key)", "while True:\n        key = key")
-    assert worker.check(endless, trial((NAMES[3],), seconds=60.0, num_events=5000)).message == "over its line budget"
+    assert worker.check(endless, trial((NAMES[3],), seconds=60.0)).message == "over its line budget"
+
+
+def test_each_test_has_its_own_budget_of_lines(worker: WarmWorker) -> None:
+    longer = splice("return pick(key)", "for _ in range(200):\n        key = key\n    return pick(key)")
+    both = (NAMES[0], NAMES[3])
+    assert worker.check(longer, trial(both, num_events=(30, 1000))).passed
+    stopped = worker.check(longer, trial(both, num_events=(1000, 30)))
+    assert (stopped.test, stopped.message) == (NAMES[3], "over its line budget")
+
+
+def test_each_test_has_its_own_share_of_the_clock(worker: WarmWorker) -> None:
+    asleep = splice("return pick(key)", "import time; time.sleep(1000)")
+    checked = worker.check(asleep, trial((NAMES[0], NAMES[3]), seconds=10_000.0, test_seconds=(10_000.0, 0.5)))
+    assert (checked.test, checked.status) == (NAMES[3], "hung")
 
 
 def test_what_a_leaf_does_to_the_workspace_is_undone(worker: WarmWorker) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import random
 import warnings
 from collections.abc import Collection
 
@@ -48,25 +49,14 @@ def _kept(
     written: set[tuple[int, int, str]] = set()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        targets = [
-            target_of(source, vocabulary, item, line) for item in source.items_at(line) if not _is_docstring(item)
-        ]
-        drafts = sorted(draft for target in targets for draft in _drafts(target, line, rows))
-        for prior, start, end, text, operator in drafts:
+        drafts = sorted(_drafts_at(source, line, vocabulary, rows))
+        for draft in drafts:
             if len(kept) >= limit:
                 break
-            if (start, end, text) in written:
+            if draft[1:4] in written:
                 continue
-            written.add((start, end, text))
-            edit = Edit(
-                path=source.path,
-                start=start,
-                original=source.text[start:end],
-                text=text,
-                line=source.line_of(start),
-                operator=operator,
-                prior=-prior,
-            )
+            written.add(draft[1:4])
+            edit = _edit(source, draft)
             key = checker.key(edit)
             if key is not None and key not in seen:
                 seen.add(key)
@@ -74,10 +64,37 @@ def _kept(
     return kept
 
 
+def drawn(source: Source, line: int, vocabulary: Vocabulary, operator: str, draw: random.Random) -> Edit | None:
+    """One edit of the line by an operator, drawn by weight; None where it has none. Not checked: it may not parse."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        drafts = _drafts_at(source, line, vocabulary, {operator: OPERATORS[operator]})
+    return _edit(source, draw.choices(drafts, weights=[-draft[0] for draft in drafts])[0]) if drafts else None
+
+
 def categorise(operator: str) -> str:
     """The family of an operator; "infill" for whatever the table does not name."""
     row = OPERATORS.get(operator)
     return "infill" if row is None else row.family
+
+
+def _edit(source: Source, draft: _Draft) -> Edit:
+    prior, start, end, text, operator = draft
+    return Edit(
+        path=source.path,
+        start=start,
+        original=source.text[start:end],
+        text=text,
+        line=source.line_of(start),
+        operator=operator,
+        prior=-prior,
+    )
+
+
+def _drafts_at(source: Source, line: int, vocabulary: Vocabulary, rows: dict[str, Row]) -> list[_Draft]:
+    """Of all statements at a line, docstrings left out."""
+    items = [item for item in source.items_at(line) if not _is_docstring(item)]
+    return [draft for item in items for draft in _drafts(target_of(source, vocabulary, item, line), line, rows)]
 
 
 def _drafts(target: Target, line: int, rows: dict[str, Row]) -> list[_Draft]:

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import types
+from collections.abc import Callable
 from typing import Any
 
 from riallm.sandbox.inside.channel import Channel
@@ -126,29 +127,44 @@ class Hot:
 
     def check(self, request: dict[str, Any]) -> dict[str, Any]:
         path = os.path.join(self.root, request["path"]) if request["path"] else ""
-        if path and path not in self.files:
-            self.files[path] = File(path)
+        pairs: list[Any] = []
+        if path:
+            try:
+                if path not in self.files:
+                    self.files[path] = File(path)
+                pairs = self.files[path].pairs(request)  # here, so that what does not compile needs no leaf
+            except Reimport:
+                return {"reimport": 1}
+            except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+                return {"passed": False, "test": "", "status": "failed", "message": describe(error)}
 
         def work(channel: Channel) -> None:
             if path:
                 try:
-                    swap(self.files[path], request, self.live, self.calls.keys)
+                    swap(self.files[path], pairs, self.live, self.calls.keys)
                 except Reimport:
                     channel.send({"end": 1, "reimport": 1})
-                    return
-                except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-                    channel.send(
-                        {"end": 1, "passed": False, "test": "", "status": "failed", "message": describe(error)}
-                    )
                     return
                 Tree.write_edited(path, self.files[path].edited(request))
             run_checks(self.runner, request, self.root, channel)
 
-        last, ending = leaf(work, self.others, lambda message: None, request["seconds"])
+        last, ending = leaf(work, self.others, clock(request), request["seconds"])
         self.tree.restore()
         if path and self.tree.files is None:
             Tree.write(path, self.files[path].data)
         return verdict(last, ending)
+
+
+def clock(request: dict[str, Any]) -> Callable[[dict[str, Any]], float | None]:
+    """Seconds that a leaf has until its next message: the share of the test that it starts, of what is left for all."""
+    deadline = time.monotonic() + request["seconds"]
+    shares = dict(zip(request["tests"], request["test_seconds"]))
+
+    def left(message: dict[str, Any]) -> float:
+        rest = max(0.01, deadline - time.monotonic())
+        return float(min(rest, shares.get(message.get("start", ""), rest)))
+
+    return left
 
 
 def verdict(last: dict[str, Any] | None, ending: str) -> dict[str, Any]:
@@ -166,17 +182,16 @@ def run_checks(runner: Any, request: dict[str, Any], root: str, channel: Channel
         os._exit(1)
 
     watched = {os.path.join(root, path): path for path in request["watch"]}
-    tracer = Tracer(watched, request["events"], overrun) if request["events"] else None
+    tracer = Tracer(watched, None, overrun) if request["events"] else None
     runner.tracer = tracer
     tests, began = request["tests"], time.perf_counter()
     for index, name in enumerate(tests):
-        if index < 8:
-            channel.send({"start": name})
+        channel.send({"start": name})
         if name not in runner.tests:
             status, message = "failed", "the test is gone"
         else:
             if tracer is not None:
-                tracer.events = 0
+                tracer.events, tracer.limit = 0, request["events"][index]
             following = tests[index + 1] if index + 1 < len(tests) else ""
             status, message, _ = runner.run(name, following)
         if status not in ("passed", "skipped") or (status == "skipped" and index < request["must_pass"]):

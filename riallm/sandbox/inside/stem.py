@@ -14,7 +14,7 @@ from typing import Any
 
 from riallm.sandbox.inside.channel import Channel
 from riallm.sandbox.inside.frameworks import PytestRunner, UnittestRunner
-from riallm.sandbox.inside.hot import Hot, run_checks, verdict
+from riallm.sandbox.inside.hot import Hot, clock, run_checks, verdict
 from riallm.sandbox.inside.processes import ERRORS, Tree, become_reaper, end, fork, leaf, silence
 from riallm.sandbox.inside.swap import File
 from riallm.sandbox.inside.tracing import MESSAGE_CHARS, ImportCalls
@@ -118,7 +118,7 @@ class Stem:
                 )
 
         last, ending = leaf(
-            work, [self.channel, *([self.hot] if self.hot else [])], lambda m: None, request["seconds"], (self.hot_pid,)
+            work, [self.channel, *([self.hot] if self.hot else [])], clock(request), request["seconds"], (self.hot_pid,)
         )
         self.tree.restore()
         Tree.write(path, file.data)

@@ -83,6 +83,7 @@ class File:
         with open(path, "rb") as file:
             self.data = file.read()
         tree = ast.parse(self.data, path)
+        self.compiled: dict[tuple[int, int], types.CodeType] = {}
         self.spans: list[tuple[int, int]] = []
         for node in tree.body:
             first = min([node.lineno] + [d.lineno for d in getattr(node, "decorator_list", [])])
@@ -113,18 +114,17 @@ class File:
             raise Reimport
         grown = request["bytes"].count("\n") - (end - start)
         found: list[Any] = []
-        old = self.statement(self.data, *span)
+        if span not in self.compiled:
+            self.compiled[span] = self.statement(self.data, *span)
         new = self.statement(self.edited(request), span[0], span[1] + grown)
-        pair_imported(old, new, found)
+        pair_imported(self.compiled[span], new, found)
         return [(a, b) for a, b in found if b is None or a != b]
 
 
-def swap(
-    file: File, request: dict[str, Any], live: dict[str, list[Any]], import_calls: set[tuple[str, str, int]]
-) -> None:
+def swap(file: File, pairs: list[Any], live: dict[str, list[Any]], import_calls: set[tuple[str, str, int]]) -> None:
     """Give the live functions of the edited file their new code; Reimport when that would not be the same."""
     changed = {}
-    for old, new in file.pairs(request):
+    for old, new in pairs:
         key = (old.co_name, old.co_firstlineno)
         ran = (file.path, *key) in import_calls and (new is None or not same_but_code(old, new))
         if ran or key in changed:  # what only defines a changed function may have run: those that live are swapped
