@@ -7,8 +7,9 @@ PY ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 pytho
 PIP := $(V)/bin/python -m pip --disable-pip-version-check install -q -c constraints.txt
 EXAMPLE := examples/semver
 PYTEST := $(V)/bin/python -m pytest -q
-BENCHMARKS := repair_speed starts escape
+BENCHMARKS := repair_speed scoring starts escape
 BWRAP ?= yes
+TORCH := 2.13.0
 
 # What the shell around us has activated is not what we test with.
 unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME
@@ -32,7 +33,7 @@ check: $(V)/.dev ## lint, layout and strict types
 	$(V)/bin/mypy
 
 bench: SHELL := bash
-bench: $(V)/.run sandbox ## the benchmarks; each prints a card, kept in results/ with SAVE=results
+bench: $(V)/.dev sandbox ## the benchmarks; each prints a card, kept in results/ with SAVE=results
 	@set -o pipefail; for name in $(BENCHMARKS); do \
 		{ $(V)/bin/riallm doctor && $(V)/bin/python -m riallm.bench.$$name; } \
 			| tee $(if $(SAVE),$(SAVE)/`date +%F`-$$name.txt) || exit $$?; done
@@ -42,11 +43,16 @@ docs: $(V)/.dev sandbox ## write again what is generated: docs/cli.md and the pi
 	$(V)/bin/riallm fix $(EXAMPLE) --save-picture docs/pictures/fix.svg </dev/null
 
 # Regenerated, never edited; run it with the oldest Python that we support: make lock PY=python3.11
+# torch is pinned by hand here: a resolver would write down the build of this machine, and with it gigabytes of CUDA.
 lock: python ## resolve the dependencies anew into constraints.txt
 	$(PY) -m venv build/lock
 	build/lock/bin/python -m pip --disable-pip-version-check install -q 'pip-tools>=7.5'
+	echo 'torch==$(TORCH)' > build/torch.txt
 	build/lock/bin/pip-compile -q --upgrade --all-extras --strip-extras --no-emit-find-links --no-emit-index-url \
-		--no-emit-trusted-host --no-header --no-annotate -o constraints.txt pyproject.toml
+		--no-emit-trusted-host --no-header --no-annotate --unsafe-package torch -c build/torch.txt \
+		-o constraints.txt pyproject.toml
+	sed -i '/^#/d;/^$$/d;/^torch==/d' constraints.txt
+	cat build/torch.txt >> constraints.txt
 
 setup: $(V)/.dev sandbox ## set up without running anything
 
@@ -71,7 +77,7 @@ $(V)/.run: pyproject.toml constraints.txt | $(V)/bin/python
 
 $(V)/.dev: $(V)/.run
 	@echo "Installing what its tests and checks need ..."
-	@$(PIP) -e '.[dev]'
+	@$(PIP) -e '.[dev,models,data]'
 	@touch $@
 
 sandbox: ## install bubblewrap where we may, or say how

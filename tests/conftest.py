@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
+
+# Models in tests are tiny: on a busy machine a second thread only waits for the first. Read when torch is loaded.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# What a test does not ask a model for is done without: loading one takes longer than most tests.
+os.environ.setdefault("RIALLM_MODEL", "ngram")
 
 
 def fingerprint(folder: Path) -> str:
@@ -28,6 +35,13 @@ def own_records(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         for name in ("STATE", "CACHE"):
             patch.setenv(f"XDG_{name}_HOME", str(tmp_path_factory.mktemp(name.lower())))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> None:
+    """A shell starts background jobs with Ctrl-C ignored, and so would be every program that a test starts."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

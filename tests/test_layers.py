@@ -24,7 +24,8 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("serve", "editor"),
     ("eval",),
     ("train",),
-    ("testing", "recipes", "bench"),
+    ("testing", "recipes"),
+    ("bench",),
     ("cli", "rxt", "ruvltra"),
     ("__main__",),
 )
