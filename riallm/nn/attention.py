@@ -1,0 +1,147 @@
+"""Grouped-query attention with a learned bias between files, and which tokens may see which (RIA document, 2.3).
+
+Letters: B rows, T query tokens, S key tokens, D hidden, H heads, G key-value heads, K head size, F files of a row.
+
+The bias of a score depends on the two tokens' files alone, so it is a product of a query part (the learned term of
+every file as seen from the token's own) and a key part (one-hot of the token's file). `attend` therefore appends F
+numbers to queries and keys and calls the fused kernel, gradients included; `attend_reference` adds the matrix as
+the document writes it. A test holds the two together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from riallm.nn.linear import Linear
+from riallm.nn.meta import NUM_RELATIONS, Relation, TokenMeta, related
+from riallm.nn.norm import RMSNorm
+from riallm.nn.rope import rotate
+from riallm.nn.state import KVState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranges:
+    """Distances in tokens: within `local` every file is seen, within `file` the token's own; imported files and those
+    of the same module are seen at any distance. None means no such limit."""
+
+    local: int | None
+    file: int | None
+
+
+def visible(query: TokenMeta, key: TokenMeta, ranges: Ranges | None) -> Tensor:
+    """(B, 1, T, S), True where a query may see a key: causal, of its own segment, and within the ranges."""
+    distance = query.positions[:, :, None] - key.positions[:, None, :]
+    seen = (distance >= 0) & (query.segments[:, :, None] == key.segments[:, None, :])
+    if ranges is not None and ranges.local is not None:
+        relation = related(query, key)
+        own = relation == Relation.SAME
+        if ranges.file is not None:
+            own = own & (distance < ranges.file)
+        linked = (relation == Relation.IMPORT) | (relation == Relation.MODULE)
+        seen = seen & ((distance < ranges.local) | own | linked)
+    return seen[:, None]
+
+
+def file_terms(alpha: Tensor, relations: Tensor) -> Tensor:
+    """(B, H, F, F): the learned term between each two files, from alpha (H, 3) and relations (B, F, F)."""
+    terms = F.pad(alpha, (1, 0))  # no relation: nothing is added
+    return terms[:, relations].transpose(0, 1)
+
+
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None, terms: Tensor | None, query: TokenMeta, key: TokenMeta
+) -> Tensor:
+    """(B, H, T, K) from q (B, H, T, K), k and v (B, G, S, K); mask None is plain causal attention from the first token.
+
+    terms: (B, H, F, F) of `file_terms`, or None for no bias.
+    """
+    head_dim, scale = q.shape[-1], q.shape[-1] ** -0.5
+    groups = q.shape[1] // k.shape[1]
+    if groups > 1:
+        k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
+    if terms is not None:
+        num_files = terms.shape[-1]
+        rows = torch.arange(q.shape[0], device=q.device)[:, None]
+        towards = terms.transpose(1, 2)[rows, query.files].transpose(1, 2)  # (B, H, T, F)
+        own = F.one_hot(key.files, num_files).to(k.dtype)[:, None].expand(-1, k.shape[1], -1, -1)
+        q = torch.cat((q, (towards / scale).to(q.dtype)), dim=-1)
+        k = torch.cat((k, own), dim=-1)
+        v = F.pad(v, (0, num_files))  # the fused kernel wants one size for all three
+    seen = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, scale=scale)
+    return seen[..., :head_dim]
+
+
+def attend_reference(
+    q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None, terms: Tensor | None, query: TokenMeta, key: TokenMeta
+) -> Tensor:
+    """What `attend` computes, as the document writes it: softmax(QK / sqrt(K) + M_file) V in float32."""
+    groups = q.shape[1] // k.shape[1]
+    k, v = k.repeat_interleave(groups, dim=1).float(), v.repeat_interleave(groups, dim=1).float()
+    scores = q.float() @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
+    if terms is not None:
+        rows = torch.arange(q.shape[0], device=q.device)[:, None, None]
+        bias = terms.float().permute(0, 2, 3, 1)[rows, query.files[:, :, None], key.files[:, None, :]]
+        scores = scores + bias.permute(0, 3, 1, 2)
+    if mask is None:
+        mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).tril()
+    seen: Tensor = scores.masked_fill(~mask, float("-inf")).softmax(dim=-1) @ v
+    return seen.to(q.dtype)
+
+
+class Attention(nn.Module):
+    """One layer of grouped-query attention. `file_bias`: learned terms per head for the relations between files."""
+
+    def __init__(
+        self,
+        *,
+        hidden_size: int,
+        num_heads: int,
+        num_kv_heads: int,
+        head_dim: int,
+        bias: bool = False,
+        qk_norm_eps: float | None = None,
+        file_bias: bool = False,
+    ) -> None:
+        super().__init__()
+        self.num_heads, self.num_kv_heads, self.head_dim = num_heads, num_kv_heads, head_dim
+        self.q_proj = Linear(hidden_size, num_heads * head_dim, bias=bias)
+        self.k_proj = Linear(hidden_size, num_kv_heads * head_dim, bias=bias)
+        self.v_proj = Linear(hidden_size, num_kv_heads * head_dim, bias=bias)
+        self.o_proj = Linear(num_heads * head_dim, hidden_size, bias=False)
+        self.q_norm = None if qk_norm_eps is None else RMSNorm(head_dim, eps=qk_norm_eps, gain=False)
+        self.k_norm = None if qk_norm_eps is None else RMSNorm(head_dim, eps=qk_norm_eps, gain=False)
+        self.alpha = nn.Parameter(torch.zeros(num_heads, NUM_RELATIONS)) if file_bias else None
+
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        turn: tuple[Tensor, Tensor],
+        meta: TokenMeta,
+        mask: Tensor | None,
+        state: KVState | None = None,
+        key_meta: TokenMeta | None = None,
+    ) -> tuple[Tensor, KVState | None]:
+        """x (B, T, D) -> (B, T, D), and the state with this call's keys and values added; a None state stays None.
+
+        turn: `rope.angles` of the positions. mask: `visible` over all keys, those in the state first. key_meta: the
+        record of all keys (default: `meta`).
+        """
+        rows, tokens, _ = x.shape
+        q = self.q_proj(x).view(rows, tokens, self.num_heads, self.head_dim).transpose(1, 2)
+        k = self.k_proj(x).view(rows, tokens, self.num_kv_heads, self.head_dim).transpose(1, 2)
+        v = self.v_proj(x).view(rows, tokens, self.num_kv_heads, self.head_dim).transpose(1, 2)
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        q, k = rotate(q, *turn), rotate(k, *turn)
+        if state is not None:
+            state = state.extended(k, v)
+            k, v = state.keys, state.values
+        # With one file all scores of a row would get the same number, which softmax takes off again.
+        terms = None if self.alpha is None or meta.num_files == 1 else file_terms(self.alpha, meta.relations)
+        seen = attend(q, k, v, mask=mask, terms=terms, query=meta, key=key_meta or meta)
+        return self.o_proj(seen.transpose(1, 2).reshape(rows, tokens, -1)), state

@@ -1,0 +1,71 @@
+"""Feed-forward networks: SwiGLU, squared ReLU, and the dual path of the RIA document (2.5).
+
+Letters: D hidden, I intermediate, R rank of a path's own part.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from riallm.nn.linear import Linear
+
+Activation = Literal["swiglu", "relu2"]
+
+
+class FeedForward(nn.Module):
+    """SwiGLU (Shazeer 2020): down(silu(gate(x)) * up(x)); or squared ReLU (So et al. 2021): down(relu(up(x))^2)."""
+
+    def __init__(self, *, hidden_size: int, intermediate_size: int, activation: Activation = "swiglu") -> None:
+        super().__init__()
+        self.gate_proj = Linear(hidden_size, intermediate_size, bias=False) if activation == "swiglu" else None
+        self.up_proj = Linear(hidden_size, intermediate_size, bias=False)
+        self.down_proj = Linear(intermediate_size, hidden_size, bias=False)
+
+    def inner(self, x: Tensor) -> Tensor:
+        """(..., D) -> (..., I)."""
+        if self.gate_proj is None:
+            return F.relu(self.up_proj(x)).square()
+        inner: Tensor = F.silu(self.gate_proj(x)) * self.up_proj(x)
+        return inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) -> (..., D)."""
+        out: Tensor = self.down_proj(self.inner(x))
+        return out
+
+
+class DualPathFeedForward(FeedForward):
+    """g(x) * planning(x) + (1 - g(x)) * execution(x), where both paths share gate, up and down.
+
+    If they shared everything the gate would do nothing, so each path adds a correction of rank R to its output, from
+    its own two small matrices; together those stay below one percent of the layer.
+    """
+
+    def __init__(
+        self, *, hidden_size: int, intermediate_size: int, rank: int, activation: Activation = "swiglu"
+    ) -> None:
+        super().__init__(hidden_size=hidden_size, intermediate_size=intermediate_size, activation=activation)
+        self.path_gate = Linear(hidden_size, 1, bias=True)
+        self.plan_in = Linear(hidden_size, rank, bias=False)
+        self.plan_out = Linear(rank, hidden_size, bias=False)
+        self.execute_in = Linear(hidden_size, rank, bias=False)
+        self.execute_out = Linear(rank, hidden_size, bias=False)
+
+    def gate(self, x: Tensor) -> Tensor:
+        """(..., D) -> (..., 1): how much the planning path counts."""
+        return torch.sigmoid(self.path_gate(x))
+
+    def correction(self, x: Tensor) -> Tensor:
+        """(..., D) -> (..., D): what the two paths add to their shared part, mixed by the gate."""
+        gate = self.gate(x)
+        plan: Tensor = self.plan_out(gate * self.plan_in(x))
+        execute: Tensor = self.execute_out((1.0 - gate) * self.execute_in(x))
+        return plan + execute
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) -> (..., D)."""
+        return super().forward(x) + self.correction(x)

@@ -1,0 +1,30 @@
+"""The linear map: weights in one dtype, activations in another, and the cast in one visible place."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from riallm.quant.blocks import Bits, blockable, rounded
+
+
+class Linear(nn.Linear):
+    """`nn.Linear` whose weights are cast to the input's dtype: float32 masters under bfloat16 activations.
+
+    bits: compute with the weights as they are when kept in so many bits, and train through the rounding.
+    """
+
+    bits: Bits | None = None
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(..., in) -> (..., out)."""
+        weight = self.weight if self.bits is None else rounded(self.weight, self.bits)
+        bias = None if self.bias is None else self.bias.to(input.dtype)
+        return F.linear(input, weight.to(input.dtype), bias)
+
+
+def round_weights(model: nn.Module, bits: Bits | None) -> None:
+    """From now on every linear map that would be kept in blocks computes with its weights in `bits`."""
+    for module in model.modules():
+        if isinstance(module, Linear) and blockable(module.weight):
+            module.bits = bits

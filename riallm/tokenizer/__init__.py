@@ -1,0 +1,1 @@
+"""Text to numbers and back: the hybrid tokenizer, its special tokens, reports."""
