@@ -1,0 +1,1 @@
+"""Model families on the shared layers, their contract, and their sizes."""
