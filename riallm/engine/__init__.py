@@ -1,0 +1,1 @@
+"""Running a model: shared prefixes, scores of continuations, sampling and beam search."""

@@ -1,0 +1,167 @@
+"""A prefix that is read once, and the likelihood of many continuations of it.
+
+Letters: B rows, T tokens of the longest row, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from riallm.core.errors import UsageError
+from riallm.models.base import Model
+from riallm.nn.meta import TokenMeta
+from riallm.nn.state import ModelState
+
+ROW_TOKENS = 4096
+"""Tokens of continuations that are computed at once; more would only take memory."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prefix:
+    """The state behind a prefix, and the log-probabilities (V,) of the token that follows it."""
+
+    state: ModelState
+    next_log_probs: Tensor
+
+
+def plain_files(ids: Sequence[int]) -> TokenMeta:
+    """All tokens in one file of their own."""
+    return TokenMeta.plain(1, len(ids))
+
+
+@torch.inference_mode()
+def read(model: Model, ids: Sequence[int], meta: TokenMeta | None = None) -> Prefix:
+    """Read a prefix of at least one token; `meta` of one row, default one file."""
+    if not ids:
+        raise UsageError("a prefix needs at least one token, for instance the marker of its file")
+    meta = meta or plain_files(ids)
+    out = model(torch.tensor([list(ids)]), meta, model.empty_state(meta))
+    assert out.state is not None
+    return Prefix(state=out.state, next_log_probs=F.log_softmax(model.logits(out.hidden[0, -1]), dim=-1))
+
+
+@torch.inference_mode()
+def extended(model: Model, prefix: Prefix, ids: Sequence[int]) -> tuple[Prefix, float]:
+    """The prefix with tokens behind it, which belong to its last token's file, and their natural log-probability."""
+    if not ids:
+        return prefix, 0.0
+    tokens = torch.tensor([list(ids)])
+    out = model(tokens, following(prefix.state, 1, len(ids)), prefix.state)
+    assert out.state is not None
+    log_probs = F.log_softmax(model.logits(out.hidden[0]), dim=-1)
+    gained = float(prefix.next_log_probs[ids[0]] + log_probs[:-1].gather(1, tokens[0, 1:, None]).sum())
+    return Prefix(state=out.state, next_log_probs=log_probs[-1]), gained
+
+
+@torch.inference_mode()
+def score(model: Model, prefix: Prefix, continuations: Sequence[Sequence[int]]) -> list[float]:
+    """Natural log-probability of each continuation behind the prefix; an empty one has 0. The tokens belong to the
+    file of the prefix's last token. The order of the continuations and their company change nothing but rounding."""
+    found = [0.0] * len(continuations)
+    order = sorted(range(len(continuations)), key=lambda index: len(continuations[index]))
+    order = [index for index in order if continuations[index]]
+    while order:
+        longest, rows = 0, list[int]()
+        while order and (not rows or (len(rows) + 1) * max(longest, len(continuations[order[0]])) <= ROW_TOKENS):
+            longest = max(longest, len(continuations[order[0]]))
+            rows.append(order.pop(0))
+        values = _score_rows(model, prefix, [continuations[index] for index in rows], longest)
+        for index, value in zip(rows, values, strict=True):
+            found[index] = value
+    return found
+
+
+def _score_rows(model: Model, prefix: Prefix, rows: Sequence[Sequence[int]], longest: int) -> list[float]:
+    lengths = torch.tensor([len(row) for row in rows])
+    tokens = torch.zeros(len(rows), longest, dtype=torch.int64)
+    for number, row in enumerate(rows):
+        tokens[number, : len(row)] = torch.tensor(list(row))
+    first = prefix.next_log_probs[tokens[:, 0]]
+    if longest == 1:
+        return list(map(float, first))
+    out = model(tokens[:, :-1], following(prefix.state, len(rows), longest - 1), prefix.state.expanded(len(rows)))
+    counted = torch.arange(longest - 1)[None] < lengths[:, None] - 1
+    logits = model.logits(out.hidden[counted])
+    values = -F.cross_entropy(logits, tokens[:, 1:][counted], reduction="none")
+    summed = torch.zeros(len(rows)).index_add_(0, counted.nonzero()[:, 0], values)
+    return list(map(float, first + summed))
+
+
+@torch.inference_mode()
+def choose(model: Model, prefix: Prefix, options: Sequence[Sequence[int]]) -> list[float]:
+    """Natural log-probability of each option where one of them is all that may follow: of the tokens at each place only
+    those count that lead to an option, so that their probabilities sum to one. What has no alternative costs nothing,
+    and is not computed. Raises UsageError where an option begins another one, or is there twice."""
+    found = [0.0] * len(options)
+    forks: list[Fork] = []
+    _forks(options, list(range(len(options))), 0, forks)
+    paths = sorted({tuple(options[fork.rows[0]][: fork.depth]) for fork in forks}, key=len)
+    values = _behind(model, prefix, paths)
+    for fork in forks:
+        after = values[tuple(options[fork.rows[0]][: fork.depth])]
+        tokens = sorted({options[row][fork.depth] for row in fork.rows})
+        among = dict(zip(tokens, F.log_softmax(after[tokens], dim=-1).tolist(), strict=True))
+        for row in fork.rows:
+            found[row] += among[options[row][fork.depth]]
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """Options `rows` that have their first `depth` tokens in common, and not the next one."""
+
+    rows: list[int]
+    depth: int
+
+
+def _forks(options: Sequence[Sequence[int]], rows: list[int], depth: int, found: list[Fork]) -> None:
+    while len(rows) > 1:
+        groups: dict[int, list[int]] = {}
+        for row in rows:
+            if len(options[row]) == depth:
+                raise UsageError("of options to choose from, none may begin another one or be there twice")
+            groups.setdefault(options[row][depth], []).append(row)
+        if len(groups) > 1:
+            found.append(Fork(rows, depth))
+            for group in groups.values():
+                _forks(options, group, depth + 1, found)
+            return
+        depth += 1
+
+
+def _behind(model: Model, prefix: Prefix, paths: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...], Tensor]:
+    """Log-probabilities (V,) of the token behind each path; paths by growing length."""
+    found: dict[tuple[int, ...], Tensor] = {(): prefix.next_log_probs}
+    left = [path for path in paths if path]
+    while left:
+        longest = len(left[-1])
+        rows = left[-max(1, ROW_TOKENS // longest) :]
+        left = left[: -len(rows)]
+        tokens = torch.zeros(len(rows), longest, dtype=torch.int64)
+        for number, row in enumerate(rows):
+            tokens[number, : len(row)] = torch.tensor(row)
+        out = model(tokens, following(prefix.state, len(rows), longest), prefix.state.expanded(len(rows)))
+        ends = torch.tensor([len(row) - 1 for row in rows])
+        logits = model.logits(out.hidden[torch.arange(len(rows)), ends])
+        found |= dict(zip(rows, F.log_softmax(logits, dim=-1), strict=True))
+    return found
+
+
+def following(state: ModelState, num_rows: int, num_tokens: int) -> TokenMeta:
+    """The record of tokens that go on behind a state of one row, or of `num_rows` rows that are equally long."""
+    meta = state.meta
+
+    def last(tensor: Tensor) -> Tensor:
+        return tensor[:, -1:].expand(num_rows, num_tokens)
+
+    return TokenMeta(
+        positions=last(meta.positions) + 1 + torch.arange(num_tokens),
+        segments=last(meta.segments),
+        files=last(meta.files),
+        relations=meta.relations.expand(num_rows, -1, -1),
+    )
