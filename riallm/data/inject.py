@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import random
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,7 +19,7 @@ from riallm.code.edit import Edit
 from riallm.code.regions import shape
 from riallm.code.source import Function, Source, parse_text
 from riallm.data.inject_names import NAME_INJECTORS
-from riallm.data.inject_operators import operator_edits
+from riallm.data.inject_operators import operator_edits, quick_edit
 from riallm.data.inject_pattern import pattern_of
 from riallm.data.inject_site import Library, Site
 from riallm.data.inject_statements import STATEMENT_INJECTORS
@@ -96,13 +97,14 @@ def inject(
 ) -> Injection | None:
     """One bug by `injector` in the body of `function`, or None where it finds nothing to do.
 
-    injector: "operator" (any operator, drawn by its share), "operator:NAME", or "unlike:NAME".
+    injector: "operator" (any operator, drawn by its share), "operator:NAME", "quick" (the same as "operator", for much
+    text), or "unlike:NAME".
     The text with the bug compiles and is another program; docstrings are never touched.
     """
     site = Site(source=source, function=function, library=library)
     kind, _, which = injector.partition(":")
-    if kind == "operator":
-        made = operator_edits(site, draw, which)
+    if kind in ("operator", "quick"):
+        made = operator_edits(site, draw, which) if kind == "operator" else quick_edit(site, draw)
         edits: tuple[Edit, ...] = () if made is None else (made,)
         injector = f"operator:{made.operator}" if made else injector
     elif which == PAIR:
@@ -147,8 +149,10 @@ def _apart(one: Edit, other: Edit) -> bool:
 def differs(source: Source, edits: Sequence[Edit]) -> bool:
     """Whether the edited text parses, compiles, and is another program than the old one."""
     try:
-        tree = parse_text(apply_edits(source.text, edits))
-        compile(tree, source.path, "exec")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tree = parse_text(apply_edits(source.text, edits))
+            compile(tree, source.path, "exec")
     except (SyntaxError, ValueError):
         return False
     return shape(tree) != _shape_of(source)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 
 from riallm.code.edit import Edit
-from riallm.code.operators import OPERATORS, propose
+from riallm.code.operators import OPERATORS, drawn, propose
 from riallm.data.inject_site import Site
 
 _TRIES = 10
@@ -36,4 +36,18 @@ def operator_edits(site: Site, draw: random.Random, which: str = "") -> Edit | N
         ]
         if edits:
             return draw.choices(edits, weights=[edit.prior for edit in edits])[0]
+    return None
+
+
+def quick_edit(site: Site, draw: random.Random) -> Edit | None:
+    """`operator_edits` without looking for equal edits first: some forty times faster, for training text. The edit
+    may not parse."""
+    weights = operator_weights()
+    which = draw.choices(list(weights), weights=list(weights.values()))[0]
+    items = list(site.items)
+    draw.shuffle(items)
+    for item in items[:_TRIES]:
+        edit = drawn(site.source, item.lineno, site.library.vocabulary, which, draw)
+        if edit is not None:
+            return edit
     return None

@@ -133,7 +133,10 @@ def fetch(sdist: Sdist, folder: Path) -> tuple[Path, str]:
     if not sdist.url:
         raise UsageError(f"{sdist.filename} is not in {folder} and no address is known for it.")
     with _pip() as (session, _):
-        response = session.get(sdist.url)
+        try:
+            response = session.get(sdist.url)
+        except OSError as error:  # what pip's own client raises is one
+            raise UsageError(f"{sdist.filename}: the index cannot be reached ({error}); try again later.") from error
         if response.status_code != 200:
             raise UsageError(f"{sdist.filename}: the index answered {response.status_code}; try again later.")
         data: bytes = response.content

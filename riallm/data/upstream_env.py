@@ -7,6 +7,7 @@ requirement brought a copy of it, so that only the project's own sources can be 
 from __future__ import annotations
 
 import compileall
+import fcntl
 import json
 import os
 import py_compile
@@ -51,29 +52,37 @@ def install(requirements: Sequence[str], *, without: str, home: Path, exact: boo
     key = sha256(canonical_json([wanted, canonical(without), exact, sys.version_info[:2]]).encode())[:16]
     folder = home / key
     done = home / f"{key}.json"
-    if done.exists():
-        return Packages(folder=folder, pins=tuple(json.loads(done.read_text())["pins"]))
     home.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=home, prefix=".installing-") as building:
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--only-binary", ":all:", "--target", building]
-        command += ["--no-compile", "--no-warn-conflicts", *(["--no-deps"] if exact else []), *wanted]
+    with (home / f"{key}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two bugs of one package want the same folder at the same moment
+        if not done.exists():
+            pins = _install(wanted, without, folder, exact)
+            atomic_write(done, json.dumps({"pins": sorted(pins), "asked": wanted}, indent=1).encode())
+    return Packages(folder=folder, pins=tuple(json.loads(done.read_text())["pins"]))
+
+
+def _install(wanted: Sequence[str], without: str, folder: Path, exact: bool) -> list[str]:
+    """Install into `folder`, which is whole or absent; the pins of what lies in it."""
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".installing-") as scratch:
+        building = Path(scratch) / "packages"
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--only-binary", ":all:"]
+        command += ["--target", str(building), "--no-compile", "--no-warn-conflicts"]
+        command += [*(["--no-deps"] if exact else []), *wanted]
         ended = subprocess.run(command, capture_output=True, text=True, timeout=_INSTALL_SECONDS, check=False)
         if ended.returncode:
             words = (ended.stderr.strip().splitlines() or ["no message"])[-1]
             raise UsageError(f"pip could not install {', '.join(wanted)}: {words}")
         pins = []
-        for found in distributions(path=[building]):
+        for found in distributions(path=[str(building)]):
             if canonical(found.metadata["Name"]) == canonical(without):
-                _take_out(found, Path(building))
+                _take_out(found, building)
             else:
                 pins.append(f"{canonical(found.metadata['Name'])}=={found.version}")
+        # Byte code made once here, since a sandbox shows the folder read-only; to compile is not to run.
+        compileall.compile_dir(building, quiet=2, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
         shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(building, folder, symlinks=True)
-        folder.chmod(0o755)  # a temporary folder is for its owner alone, and a sandbox may not be
-    # Byte code made once here, since a sandbox shows the folder read-only; to compile is not to run.
-    compileall.compile_dir(folder, quiet=2, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
-    atomic_write(done, json.dumps({"pins": sorted(pins), "asked": wanted}, indent=1).encode())
-    return Packages(folder=folder, pins=tuple(sorted(pins)))
+        building.rename(folder)
+    return pins
 
 
 def _take_out(found: Distribution, folder: Path) -> None:

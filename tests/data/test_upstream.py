@@ -343,3 +343,11 @@ def test_a_report_tells_passed_from_failed() -> None:
     tests = {name: Outcome(outcome=name, seconds=0.0) for name in ("passed", "failed", "skipped")}
     report = Report(tests=tests, uncollected=(), seconds=0.0, ended=True)
     assert (report.passed(), report.failed()) == (frozenset({"passed"}), frozenset({"failed"}))
+
+
+@pytest.mark.filterwarnings("ignore:pkg_resources is deprecated:DeprecationWarning")  # pip's own
+def test_an_index_that_cannot_be_reached_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("PIP_RETRIES", "0")
+    gone = Sdist(package="p", version="1", filename="p-1.tar.gz", url="http://127.0.0.1:1/p-1.tar.gz", sha256="")
+    with pytest.raises(UsageError, match="cannot be reached"):
+        fetch(gone, tmp_path)
