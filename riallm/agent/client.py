@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
+from riallm.code.edit import Edit
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
@@ -33,11 +35,13 @@ class Infill:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
-    """What a client offers. `name` goes into reports and audit records."""
+    """What a client offers. `name` goes into reports and audit records. edits: it was trained to mend code, and says
+    of whole edits how likely they are."""
 
     name: str
     score: bool = False
     infill: bool = False
+    edits: bool = False
     generate: bool = False
     embed: bool = False
     context_chars: int | None = None
@@ -57,4 +61,13 @@ class Client(Protocol):
 
     def infill(self, context: Context, *, num: int, max_chars: int = 120, seed: int = 0) -> list[Infill]:
         """Up to `num` distinct fillings, likeliest first."""
+        ...
+
+    def score_edits(self, text: str, edits: Sequence[Edit]) -> list[float]:
+        """Natural log-probability of each edit of a file whose text is `text`, given what stands around it: that these
+        lines are wrong, and that they become those rather than what another one of the edits makes of them."""
+        ...
+
+    def propose_edits(self, path: str, text: str, line: int, *, num: int) -> list[Edit]:
+        """Up to `num` edits of the function around a line of a file, likeliest first; `prior` is the probability."""
         ...

@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
 from riallm.agent.client import Capabilities, Context, Infill
+from riallm.code.edit import Edit
 from riallm.core.errors import ClientError
 
 ORDER = 5
@@ -61,6 +62,12 @@ class NgramClient:
 
     def infill(self, context: Context, *, num: int, max_chars: int = 120, seed: int = 0) -> list[Infill]:
         raise ClientError("an n-gram model scores fillings and invents none; ask its capabilities first")
+
+    def score_edits(self, text: str, edits: Sequence[Edit]) -> list[float]:
+        raise ClientError("an n-gram model knows no edits; ask its capabilities first")
+
+    def propose_edits(self, path: str, text: str, line: int, *, num: int) -> list[Edit]:
+        raise ClientError("an n-gram model knows no edits; ask its capabilities first")
 
     def _taken(self, context: Context, behind: list[str], ahead: list[str]) -> dict[tuple[tuple[str, ...], str], int]:
         """n-grams that the hole's present text contributed to the counts."""

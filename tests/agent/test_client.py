@@ -60,16 +60,45 @@ def test_a_model_that_scores_decides_the_order(project: Make) -> None:
     found = propose(program, suspects, max_candidates=200)
     loved = found[len(found) // 2].edit.text
     client = ScriptedClient(scores={loved: 0.0}, otherwise=-60.0)
-    first = next(c for c in rank.order(program, found, arm="model", client=client) if not c.smells)
+    first = next(c for c in rank.order(program, found, arm="model", clients=rank.Clients(cache=client)) if not c.smells)
     assert first.edit.text == loved
     assert rank.order(program, found, arm="prior")[0].edit.text != loved
+
+
+def test_a_model_that_knows_edits_mends_what_no_operator_does(project: Make) -> None:
+    source = ROMAN.replace(
+        "while number > value:\n            text += sign", "while number >= value:\n            text += sign"
+    )
+    root = project({"roman.py": source, "test_roman.py": TEST_ROMAN})
+    change = ("text += sign", "text += sign\n            number -= value")
+    client = ScriptedClient(edits={change: -1.0, ("return text", "return text + ''"): -3.0})
+    options = Options(budget=60, num_workers=1, max_candidates=3000)
+    outcome = repair(discover(root), options, client=client)
+    assert outcome.candidate is not None and outcome.candidate.edit.operator == "infill"
+    assert "+            number -= value" in outcome.patch
+
+
+def test_likely_edits_are_tried_earlier(project: Make) -> None:
+    program = Program(discover(project({"stats.py": MEDIAN})))
+    found = propose(program, [Suspect(path="stats.py", line=6, score=1.0)], max_candidates=200)
+    loved = next(each.edit for each in reversed(found) if not each.smells)
+    model = ScriptedClient(edits={(loved.original, loved.text): 0.0})
+    clients = rank.Clients(cache=NgramClient({"stats.py": MEDIAN}), model=model)
+    ranks = []
+    for asked in (rank.Clients(cache=clients.cache), clients):
+        ordered = rank.order(program, found, arm="model", clients=asked)
+        ranks.append(next(at for at, each in enumerate(ordered) if each.edit == loved))
+    assert ranks[1] < ranks[0]
+    known = rank.opinions(program, found, clients)
+    assert max(known.edits.values()) == 0.0 and min(known.edits.values()) == -20.0 and any(known.gains.values())
 
 
 def test_every_arm_orders_the_same_candidates(project: Make) -> None:
     program = Program(discover(project({"stats.py": MEDIAN})))
     found = propose(program, [Suspect(path="stats.py", line=6, score=1.0)], max_candidates=200)
     client = NgramClient({"stats.py": MEDIAN})
-    orders = {arm: [c.key for c in rank.order(program, found, arm=arm, client=client, seed=3)] for arm in rank.ARMS}
+    clients = rank.Clients(cache=client)
+    orders = {arm: [c.key for c in rank.order(program, found, arm=arm, clients=clients, seed=3)] for arm in rank.ARMS}
     assert {tuple(sorted(keys)) for keys in orders.values()} == {tuple(sorted(c.key for c in found))}
     assert len({tuple(keys) for keys in orders.values()}) == 3
     with pytest.raises(UsageError, match="there are random, prior, model"):

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from riallm.agent.client import Client, Context
+from riallm.agent.passage import Passage, passage
 from riallm.agent.repair.program import Program
 from riallm.agent.repair.records import Candidate, Suspect
 from riallm.code.edit import Edit
 from riallm.code.operators import propose_keyed, statement_key
 from riallm.code.smells import smells
+from riallm.code.source import Source
 
 EDITS_PER_LINE = 300
 INFILL_PRIOR = 0.05
 INFILLS_PER_LINE = 8
+EDITS_PER_PLACE = 48
+PLACES = 8
+"""How many places, the most suspicious first, a model that knows edits is asked about."""
+STRAY = 0.3
+"""Of the suspicion that led to a place, what an edit of an unsuspected line there gets."""
 
 
 def propose(
@@ -31,7 +39,9 @@ def propose(
     the failing tests: a patch that repeats their values is marked.
     """
     found: dict[str, Candidate] = {}
-    infills = client if client is not None and client.capabilities.infill else None
+    if client is not None and client.capabilities.edits:
+        found = {candidate.key: candidate for candidate in from_model(program, suspects, client, test_text=test_text)}
+    infills = client if client is not None and client.capabilities.infill and not found else None
     for suspect in suspects:
         source = program.source(suspect.path)
         if source is None:
@@ -40,13 +50,44 @@ def propose(
         if infills is not None:
             edits = edits + infilled(program, suspect, infills, seed)
         for edit, key in edits:
-            known = found.get(key)
-            if known is None or known.suspicion * known.edit.prior < suspect.score * edit.prior:
-                marks = smells(source, edit, tests=test_text)
-                found[key] = Candidate(edit=edit, key=key, suspicion=suspect.score, smells=marks)
+            _keep(found, source, edit, key, suspect.score, test_text)
         if len(found) >= max_candidates:
             break
     return list(found.values())[:max_candidates]
+
+
+def _keep(found: dict[str, Candidate], source: Source, edit: Edit, key: str, suspicion: float, test_text: str) -> None:
+    known = found.get(key)
+    if known is None or known.suspicion * known.edit.prior < suspicion * edit.prior:
+        marks = smells(source, edit, tests=test_text)
+        found[key] = Candidate(edit=edit, key=key, suspicion=suspicion, smells=marks)
+
+
+def from_model(
+    program: Program, suspects: Sequence[Suspect], client: Client, *, test_text: str = ""
+) -> list[Candidate]:
+    """What a model that knows edits would change around the most suspicious lines."""
+    scores = {(suspect.path, suspect.line): suspect.score for suspect in suspects}
+    found: dict[str, Candidate] = {}
+    asked: set[Passage] = set()
+    for suspect in suspects:
+        source = program.source(suspect.path)
+        if source is None:
+            continue
+        place = passage(source, suspect.line)
+        if place in asked:
+            continue
+        if len(asked) == PLACES:
+            break
+        asked.add(place)
+        edits = client.propose_edits(suspect.path, source.text, suspect.line, num=EDITS_PER_PLACE)
+        total = sum(edit.prior for edit in edits) or 1.0
+        for edit in edits:
+            if key := statement_key(source, edit):
+                suspicion = scores.get((edit.path, edit.line), STRAY * suspect.score)
+                weighed = replace(edit, prior=INFILL_PRIOR * edit.prior / total)
+                _keep(found, source, weighed, key, suspicion, test_text)
+    return list(found.values())
 
 
 def infilled(program: Program, suspect: Suspect, client: Client, seed: int) -> list[tuple[Edit, str]]:

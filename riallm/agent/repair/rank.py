@@ -2,7 +2,8 @@
 
 random   no order at all (B0)
 prior    log suspicion + log operator prior (B1)
-model    the same + what a scoring client thinks of the new text against the old (B2 with an n-gram, B3 with a model)
+model    the same + what scoring clients think: of the new text against the old (B2, an n-gram), and of the whole edit
+         (B3, a model that was trained to mend code)
 
 A patch that smells (deletes a check, widens a guard, repeats a test's value) goes behind all that do not, in
 every arm but the random one.
@@ -13,7 +14,8 @@ from __future__ import annotations
 import math
 import random
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from riallm.agent.client import Client, Context
 from riallm.agent.repair.program import Program
@@ -21,32 +23,95 @@ from riallm.agent.repair.records import Candidate
 from riallm.core.errors import UsageError
 
 ARMS = ("random", "prior", "model")
-MODEL_WEIGHT = 0.5  # on the log-likelihood ratio: the prior has weighed the filling once already
+MODEL_WEIGHT = 0.2  # on the log-likelihood ratio; chosen on injected bugs by eval/tasks/repair_order.py
 MODEL_RANGE = 12.0  # nats; beyond this a ratio says "strange", not "stranger"
+EDIT_WEIGHT = 0.2  # on the log-probability of the edit; of a few weights the best on a few injected bugs (docs/log.md)
+EDIT_RANGE = 30.0  # nats below the likeliest edit
+ASKED = 1500  # candidates that a model that knows edits is asked about; it takes a second or two for a thousand
 SMELL_PENALTY = 100.0  # more than any difference of the other terms
 PLACE_WEIGHT = 0.5  # of suspicion among patches that pass
 SIZE_WEIGHT = 0.02  # a character of replaced and new text
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clients:
+    """Who is asked in the arm `model`: `cache` about texts, `model` about edits where there is one."""
+
+    cache: Client | None = None
+    model: Client | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opinions:
+    """By the candidate's key: gains (nats of the new text minus the old), edits (nats of the edit below the likeliest).
+    Empty where nobody was asked."""
+
+    gains: Mapping[str, float] = field(default_factory=dict)
+    edits: Mapping[str, float] = field(default_factory=dict)
+
+
 def order(
-    program: Program, candidates: Sequence[Candidate], *, arm: str, client: Client | None = None, seed: int = 0
+    program: Program,
+    candidates: Sequence[Candidate],
+    *,
+    arm: str,
+    clients: Clients | None = None,
+    known: Opinions | None = None,
+    seed: int = 0,
 ) -> list[Candidate]:
-    """`candidates`, the one to try first first. Equal scores keep the order of their keys."""
+    """`candidates`, the one to try first first. Equal scores keep the order of their keys. known: what the clients have
+    said already; they are asked where it is None."""
     if arm not in ARMS:
         raise UsageError(f"no ranking {arm!r}; there are {', '.join(ARMS)}")
     stable = sorted(candidates, key=lambda candidate: candidate.key)
     if arm == "random":
         random.Random(seed).shuffle(stable)
         return stable
-    gains = likelihood_gains(program, stable, client) if arm == "model" else {}
-    return sorted(stable, key=lambda candidate: -score(candidate, gains.get(candidate.key, 0.0)))
+    if arm == "prior":
+        known = Opinions()
+    elif known is None:
+        known = opinions(program, stable, clients)
+    said = known
+    return sorted(stable, key=lambda candidate: -score(candidate, said))
 
 
-def score(candidate: Candidate, gain: float) -> float:
-    """Higher is tried earlier. `gain`: log-likelihood of the new text minus that of the old, in nats."""
+def score(
+    candidate: Candidate, known: Opinions, model_weight: float = MODEL_WEIGHT, edit_weight: float = EDIT_WEIGHT
+) -> float:
+    """Higher is tried earlier."""
     base = math.log(candidate.suspicion) + math.log(max(candidate.edit.prior, 1e-12))
-    bounded = max(-MODEL_RANGE, min(MODEL_RANGE, gain))
-    return base + MODEL_WEIGHT * bounded - SMELL_PENALTY * bool(candidate.smells)
+    gain = max(-MODEL_RANGE, min(MODEL_RANGE, known.gains.get(candidate.key, 0.0)))
+    edit = max(-EDIT_RANGE, known.edits.get(candidate.key, 0.0))
+    return base + model_weight * gain + edit_weight * edit - SMELL_PENALTY * bool(candidate.smells)
+
+
+def opinions(program: Program, candidates: Sequence[Candidate], clients: Clients | None) -> Opinions:
+    """What the clients say of the candidates. Raises UsageError where there is none that can score."""
+    clients = clients or Clients()
+    if clients.model is None or not clients.model.capabilities.edits:
+        return Opinions(gains=likelihood_gains(program, candidates, clients.model or clients.cache))
+    gains = likelihood_gains(program, candidates, clients.cache) if clients.cache else {}
+    return Opinions(gains=gains, edits=likely_edits(program, candidates, clients.model, gains))
+
+
+def likely_edits(
+    program: Program, candidates: Sequence[Candidate], model: Client, gains: Mapping[str, float] | None = None
+) -> dict[str, float]:
+    """key -> log P(edit) minus that of the likeliest one of all. The model is asked about the ASKED best by everything
+    else that is known; the others get what the least likely of those has."""
+    cheap = Opinions(gains=gains or {})
+    best_first = sorted(candidates, key=lambda candidate: -score(candidate, cheap))
+    files: dict[str, list[Candidate]] = defaultdict(list)
+    for candidate in best_first[:ASKED]:
+        files[candidate.edit.path].append(candidate)
+    found: dict[str, float] = {}
+    for path, group in files.items():
+        source = program.source(path)
+        assert source is not None
+        values = model.score_edits(source.text, [candidate.edit for candidate in group])
+        found |= {candidate.key: value for candidate, value in zip(group, values, strict=True)}
+    best, least = max(found.values(), default=0.0), min(found.values(), default=0.0)
+    return {candidate.key: found.get(candidate.key, least) - best for candidate in candidates}
 
 
 def likelihood_gains(program: Program, candidates: Sequence[Candidate], client: Client | None) -> dict[str, float]:
@@ -69,17 +134,17 @@ def likelihood_gains(program: Program, candidates: Sequence[Candidate], client: 
 
 
 def prefer(
-    program: Program, plausible: Sequence[Candidate], *, arm: str, client: Client | None = None
+    program: Program, plausible: Sequence[Candidate], *, arm: str, clients: Clients | None = None
 ) -> list[Candidate]:
     """Candidates that passed, the most believable first: as `order`, but the tests have spoken on the place,
     so suspicion counts for less, and of two patches the smaller one is believed."""
     if arm == "random":
         return list(plausible)
-    gains = likelihood_gains(program, plausible, client) if arm == "model" else {}
+    known = opinions(program, plausible, clients) if arm == "model" and plausible else Opinions()
 
     def belief(candidate: Candidate) -> float:
         size = len(candidate.edit.text) + len(candidate.edit.original)
         place = (PLACE_WEIGHT - 1.0) * math.log(candidate.suspicion)
-        return score(candidate, gains.get(candidate.key, 0.0)) + place - SIZE_WEIGHT * size
+        return score(candidate, known) + place - SIZE_WEIGHT * size
 
     return sorted(plausible, key=lambda candidate: (-belief(candidate), candidate.key))

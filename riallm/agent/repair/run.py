@@ -88,8 +88,8 @@ def repair(
 ) -> Outcome:
     """Look for one edit that turns the red tests green and no green one red.
 
-    client: what ranks and infills; None means the project's own n-gram model. Raises ProjectError when there is
-    nothing to repair and SandboxError when there is no sandbox; a search without success is an Outcome.
+    client: a model that ranks and fills beside the project's own n-gram model, or None. Raises ProjectError when there
+    is nothing to repair and SandboxError when there is no sandbox; a search without success is an Outcome.
     """
     observer = observer or Observer()
     began = time.monotonic()
@@ -100,7 +100,8 @@ def repair(
         observer.seen(evidence, validator.tier)
         suspects = localise(program, evidence)
         observer.localised(suspects)
-        client = client or NgramClient(program.texts(dict.fromkeys(suspect.path for suspect in suspects)))
+        cache = NgramClient(program.texts(dict.fromkeys(suspect.path for suspect in suspects)))
+        clients = rank.Clients(cache=cache, model=client)
         found = propose.propose(
             program,
             suspects,
@@ -109,7 +110,7 @@ def repair(
             test_text=failing_text(program, evidence),
             seed=options.seed,
         )
-        ordered = rank.order(program, found, arm=options.arm, client=client, seed=options.seed)
+        ordered = rank.order(program, found, arm=options.arm, clients=clients, seed=options.seed)
         observer.proposed(ordered)
         searching = time.monotonic()
         search = Search(validator, ordered, began + options.budget, options.look_on)
@@ -117,7 +118,7 @@ def repair(
         search_seconds = time.monotonic() - searching
         winner: Candidate | None = None
         after: tuple[TestRun, ...] = ()
-        for candidate in rank.prefer(program, plausible, arm=options.arm, client=client):
+        for candidate in rank.prefer(program, plausible, arm=options.arm, clients=clients):
             observer.confirming(candidate)
             verdict, after = validator.confirm(candidate.edit, CONFIRM_SECONDS)
             if verdict.passed:
@@ -131,7 +132,7 @@ def repair(
             num_candidates=len(ordered),
             seconds=time.monotonic() - began,
             search_seconds=search_seconds,
-            model=client.capabilities.name,
+            model=(client or cache).capabilities.name,
             tier=validator.tier,
             evidence=evidence,
             after=after if winner else (),

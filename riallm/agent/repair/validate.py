@@ -26,7 +26,7 @@ from riallm.sandbox.warm import Collected, Ran, Splice, Trial, WarmWorker, Worke
 
 EVENTS_FACTOR = 20  # lines that a candidate may execute, against the same test before
 EVENTS_FLOOR = 20_000
-EVENTS_UNKNOWN = 100_000  # where a test never ended before
+EVENTS_BEYOND = 100_000  # for what a red test has not come to yet: it stopped where it failed, or never ended
 SECONDS_FACTOR = 10.0
 SECONDS_FLOOR = 5.0
 SECONDS_PER_TEST = 20.0  # in the first look; a test that takes longer counts as hung
@@ -98,9 +98,10 @@ class Validator:
         )
         return open_sandbox(policy, tier=self._isolation.tier, unsafe=self._isolation.unsafe)
 
-    def _start(self, sandbox: Sandbox, seconds: float) -> tuple[WarmWorker, Collected]:
+    def start(self, seconds: float, sandbox: Sandbox | None = None) -> tuple[WarmWorker, Collected]:
+        """A new worker and what it collected within the seconds; it ends with the validator at the latest."""
         worker = WarmWorker(
-            sandbox,
+            sandbox or self._sandbox,
             python=self.project.python,
             framework=self.project.framework,
             args=self.project.test_args,
@@ -129,7 +130,7 @@ class Validator:
 
         Raises ProjectError when there is nothing to repair: no tests, all green, or only flaky ones red.
         """
-        worker, self.collected = self._start(self._sandbox, seconds)
+        worker, self.collected = self.start(seconds)
         try:
             evidence = self._observe(worker, self.collected, seconds, on_run)
         except WorkerDied as error:
@@ -196,7 +197,7 @@ class Validator:
         try:
             return self._idle.get_nowait()
         except queue.Empty:
-            return self._start(self._sandbox, SECONDS_PER_TEST * 3)[0]
+            return self.start(SECONDS_PER_TEST * 3)[0]
 
     def trial(self, edit: Edit) -> Trial:
         """Failing tests first, the quickest at the front, then the passing ones that execute the edited function."""
@@ -204,14 +205,15 @@ class Validator:
         rest = self._covering(edit)
         names = tuple(run.name for run in failing) + rest
         known = {run.name: run for run in self.evidence.runs}
-        ended = [known[name] for name in names if known[name].status is not Status.HUNG]
-        events = max((run.num_events for run in ended), default=0)
+        runs = [known[name] for name in names]
+        shares = [SECONDS_FLOOR + SECONDS_FACTOR * run.seconds for run in runs if run.status is not Status.HUNG]
         return Trial(
             tests=names,
             must_pass=len(failing),
-            seconds=SECONDS_FLOOR + SECONDS_FACTOR * sum(run.seconds for run in ended),
+            seconds=SECONDS_FLOOR + SECONDS_FACTOR * sum(run.seconds for run in runs if run.status is not Status.HUNG),
             watch=tuple({edit.path, *(path for run in failing for path in run.lines)}),
-            num_events=EVENTS_FLOOR + EVENTS_FACTOR * events if len(ended) == len(names) else EVENTS_UNKNOWN,
+            num_events=tuple(events_allowed(run) for run in runs),
+            test_seconds=tuple(shares) if len(shares) == len(runs) else (),
         )
 
     def _covering(self, edit: Edit) -> tuple[str, ...]:
@@ -236,7 +238,7 @@ class Validator:
             if edit is not None:
                 sandbox.write_file(edit.path, self.program.edited(edit))
             try:
-                worker, collected = self._start(sandbox, seconds)
+                worker, collected = self.start(seconds, sandbox)
             except (ProjectError, WorkerDied) as error:
                 return Verdict(passed=False, killed_by=str(error)[:300], status=Status.CRASHED), ()
             try:
@@ -254,6 +256,14 @@ class Validator:
                 state = Status(status) if status != "missing" else Status.FAILED
                 return Verdict(passed=False, killed_by=name, status=state), tuple(map(test_run, runs))
         return Verdict(passed=True), tuple(map(test_run, runs))
+
+
+def events_allowed(run: TestRun) -> int:
+    """Lines of the watched files that a test may execute with a candidate, by what it executed before."""
+    if run.status is Status.HUNG:
+        return EVENTS_BEYOND
+    floor = EVENTS_FLOOR if run.status in (Status.PASSED, Status.SKIPPED) else EVENTS_BEYOND
+    return floor + EVENTS_FACTOR * run.num_events
 
 
 def splice(program: Program, edit: Edit) -> Splice:
