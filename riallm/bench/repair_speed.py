@@ -77,7 +77,7 @@ def checks(folder: Path, *, seconds: float, rounds: int, num_workers: int) -> di
         suspects = localise(program, evidence)
         client = NgramClient(program.texts(dict.fromkeys(suspect.path for suspect in suspects)))
         found = propose.propose(program, suspects, max_candidates=5000, client=client)
-        ordered = rank.order(program, found, arm="model", client=client)
+        ordered = rank.order(program, found, arm="model", clients=rank.Clients(cache=client))
         if not ordered:
             raise BudgetError(f"{folder} gives no candidates, so there is nothing to time")
         warm = []

@@ -1,0 +1,175 @@
+"""Whether a device computes what the processor computes: each check gives how far apart, and how far is allowed.
+
+Distances are the largest difference over the largest value of the processor's, which is in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from riallm.models.ria import RIA
+    from riallm.nn.meta import TokenMeta
+    from riallm.train.objective import Batch
+
+CLOSE, NEAR = 2e-4, 4e-2
+"""Allowed distances in float32 and in bfloat16, which has eight bits."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """A check's distance and what it may be."""
+
+    name: str
+    distance: float
+    allowed: float
+
+    @property
+    def holds(self) -> bool:
+        """Within what is allowed; a distance that is no number is not."""
+        return self.distance <= self.allowed
+
+
+def distance(found: Tensor, wanted: Tensor) -> float:
+    """See the module."""
+    there, here = found.detach().float().cpu(), wanted.detach().float().cpu()
+    return float((there - here).abs().max() / here.abs().max().clamp_min(1e-12))
+
+
+def all_checks(device: str) -> Iterator[Found]:
+    """Every check, cheap ones first."""
+    for check in (_attention, _blocks, _model, _gradients):
+        yield from check(device)
+
+
+def example(rows: int = 2, tokens: int = 64, vocab: int = 96) -> Batch:
+    """Rows of three files in two segments, with relations, weights and targets that do not count."""
+    import torch
+
+    from riallm.nn.meta import Relation, TokenMeta
+    from riallm.train.objective import IGNORED, Batch
+
+    draw = torch.Generator().manual_seed(0)
+    ids = torch.randint(0, vocab, (rows, tokens + 1), generator=draw)
+    place = torch.arange(tokens).expand(rows, tokens)
+    second = (place >= tokens * 3 // 4).long()
+    table = torch.full((rows, 4, 4), int(Relation.NONE))
+    table[:, range(4), range(4)] = int(Relation.SAME)
+    table[:, 1, 0], table[:, 2, 1] = int(Relation.IMPORT), int(Relation.MODULE)
+    targets = ids[:, 1:].clone()
+    targets[:, ::5] = IGNORED
+    meta = TokenMeta(
+        positions=place - second * (tokens * 3 // 4), segments=second, files=place * 3 // tokens, relations=table
+    )
+    weights = 1.0 + 3.0 * second.float()
+    return Batch(tokens=ids[:, :-1].contiguous(), targets=targets, meta=meta, num_bytes=1.0, weights=weights)
+
+
+def tiny(dtype: torch.dtype) -> RIA:
+    """A model with every part that RIA has, its zero output projections and file terms drawn."""
+    import torch
+
+    from riallm.models.ria import RIA
+    from riallm.models.zoo import nano
+
+    model = RIA(nano(hidden=256, layers=2, inner=256, vocab=96, context=64), dtype=dtype)
+    model.initialise(0)
+    draw = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if not parameter.any():
+                parameter.normal_(0.0, 0.05, generator=draw)
+    return model
+
+
+def _attention(device: str) -> Iterator[Found]:
+    """The fused kernel with file terms in its queries and keys against the document's formula, on the device."""
+    import torch
+
+    from riallm.nn.attention import Ranges, attend, attend_reference, file_terms, visible
+
+    draw = torch.Generator().manual_seed(2)
+    meta = example().meta
+    size = (meta.positions.shape[0], 4, meta.positions.shape[1], 32)
+    q, k, v = (torch.randn(size, generator=draw) for _ in range(3))
+    alpha = torch.randn(4, 3, generator=draw)
+    mask = visible(meta, meta, Ranges(local=8, file=24))
+    there: TokenMeta = meta.to(device)
+    for dtype, allowed in ((torch.float32, CLOSE), (torch.bfloat16, NEAR)):
+        kind = str(dtype).removeprefix("torch.")
+        for form, own, seen in (("files", alpha, mask), ("plain", None, None)):
+            terms = None if own is None else file_terms(own, meta.relations)
+            wanted = attend_reference(q, k[:, :2], v[:, :2], mask=seen, terms=terms, query=meta, key=meta)
+            moved = [tensor.to(device, dtype) for tensor in (q, k[:, :2], v[:, :2])]
+            more = {
+                "mask": None if seen is None else seen.to(device),
+                "terms": None if terms is None else terms.to(device),
+            }
+            kernels: dict[str, Callable[..., Tensor]] = {"fused": attend, "reference": attend_reference}
+            for name, kernel in kernels.items():
+                found = kernel(*moved, **more, query=there, key=there)
+                yield Found(name=f"attention {form} {name} {kind}", distance=distance(found, wanted), allowed=allowed)
+
+
+def _blocks(device: str) -> Iterator[Found]:
+    """Weights in blocks: made, undone and multiplied on the device."""
+    import torch
+
+    from riallm.quant.blocks import Bits, Quantised, dequantise, quantise
+
+    draw = torch.Generator().manual_seed(3)
+    weight, x = torch.randn(96, 256, generator=draw), torch.randn(8, 256, generator=draw)
+    sizes: tuple[Bits, ...] = (4, 8)
+    for bits in sizes:
+        packed = quantise(weight, bits)
+        moved = Quantised(bits=bits, codes=packed.codes.to(device), scales=packed.scales.to(device))
+        made = quantise(weight.to(device), bits)
+        whole, there = dequantise(packed), dequantise(moved)
+        yield Found(name=f"blocks-{bits} undone", distance=distance(there, whole), allowed=0.0)
+        yield Found(name=f"blocks-{bits} made", distance=distance(dequantise(made), whole), allowed=CLOSE)
+        product = x.to(device) @ there.T
+        yield Found(name=f"blocks-{bits} product", distance=distance(product, x @ whole.T), allowed=CLOSE)
+
+
+def _model(device: str) -> Iterator[Found]:
+    """Logits and loss of the whole model."""
+    import torch
+
+    from riallm.train.objective import next_token
+
+    batch = example()
+    with torch.inference_mode():
+        whole = tiny(torch.float32)
+        wanted = whole.logits(whole(batch.tokens, batch.meta).hidden)
+        nats = next_token(whole, batch).terms["nats"]
+        for dtype, allowed in ((torch.float32, CLOSE), (torch.bfloat16, NEAR)):
+            kind = str(dtype).removeprefix("torch.")
+            model, there = tiny(dtype).to(device), batch.to(device)
+            found = model.logits(model(there.tokens, there.meta).hidden)
+            yield Found(name=f"logits {kind}", distance=distance(found, wanted), allowed=allowed)
+            loss = next_token(model, there).terms["nats"]
+            yield Found(name=f"loss {kind}", distance=distance(loss, nats), allowed=allowed)
+
+
+def _gradients(device: str) -> Iterator[Found]:
+    """The gradient of the loss by every parameter, as one vector: float32, then bfloat16 activations."""
+    import torch
+
+    from riallm.train.objective import next_token
+
+    def gradient(model: RIA, batch: Batch) -> Tensor:
+        next_token(model, batch).terms["nats"].backward()  # type: ignore[no-untyped-call]
+        each = [p.grad.flatten().cpu() for p in model.parameters() if p.grad is not None]
+        return torch.cat(each)
+
+    batch = example()
+    wanted = gradient(tiny(torch.float32), batch)
+    for dtype, allowed in ((torch.float32, CLOSE), (torch.bfloat16, NEAR)):
+        found = gradient(tiny(dtype).to(device), batch.to(device))
+        kind = str(dtype).removeprefix("torch.")
+        yield Found(name=f"gradient {kind}", distance=distance(found, wanted), allowed=allowed)

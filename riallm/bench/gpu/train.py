@@ -1,0 +1,135 @@
+"""Train for so many minutes, and leave in a folder what may come back.
+
+    python -m riallm.bench.gpu.train --recipe ria_medium --minutes 10 --out $OUT
+
+The trainer is a process of its own: where this command is cut off it goes on, and the same command finds it again;
+where it died it goes on from its newest save.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from riallm.bench.card import machine
+from riallm.bench.gpu import command, parts
+from riallm.bench.gpu.running import METRICS, RESULT, End, Trainer
+from riallm.core.errors import UsageError
+from riallm.core.files import atomic_write, cache_home, sha256
+
+PLAN, REPORT, MODEL = "plan.json", "report.json", "model.tar"
+REHEARSED = ("train.max_steps=6", "train.save_seconds=0.0", "validation_batches=1")
+COLLECTING = 10.0
+"""Seconds at the end of a command for writing what comes back."""
+
+
+def body(argv: Sequence[str]) -> int:
+    """Start or find the trainer, look on, collect."""
+    parser = command.parser("train", __doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("override", nargs="*", help="settings of the recipe, for instance train.accumulate=4")
+    parser.add_argument("--recipe", default="ria_medium")
+    parser.add_argument("--minutes", type=float, default=10.0, help="all of it: start, training, validation, writing")
+    parser.add_argument("--reserve", type=float, default=120.0, help="seconds of those that are not for training")
+    parser.add_argument("--wait", type=float, help="minutes that this command lasts at most (default: --minutes)")
+    parser.add_argument("--every", type=float, default=10.0, help="seconds between two lines")
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="what may come back goes here")
+    parser.add_argument("--work", type=Path, metavar="FOLDER", help="the run itself (default: in the cache, by name)")
+    options = parser.parse_intermixed_args(argv)
+    until = time.monotonic() + 60.0 * (options.wait or options.minutes) - (0.0 if options.rehearse else COLLECTING)
+    plan = _plan(options)
+    work = options.work or cache_home() / "runs" / f"{plan['recipe']}-visit"
+    plan = _kept(plan, work)
+    trainer = Trainer(work=work, command=[plan["recipe"], *plan["overrides"]])
+    end = trainer.watch(until=until, every=options.every, say=command.say)
+    num_bytes = collect(trainer, options.out, end, plan)
+    command.say(f"{end}: {trainer.progress()}; {num_bytes / parts.MIB:.2f} MiB in {options.out}")
+    if end == "failed":
+        command.say(trainer.log_tail(4_000))
+    if end == "running":
+        command.say("the trainer goes on by itself; the same command looks on, and collects the model in the end")
+    return 0 if end == "over" else 1
+
+
+def _plan(options: argparse.Namespace) -> dict[str, Any]:
+    """What is trained: fixed by the first command of a folder, since a run's clock and schedule are a part of it."""
+    try:
+        from riallm.core.config import override
+        from riallm.recipes.table import recipe
+    except ImportError as error:
+        raise UsageError(f"training needs more than the core: {error}. Run: pip install 'riallm[models]'") from None
+    name = "ria_smoke" if options.rehearse else options.recipe
+    stage = recipe(name)
+    own = list(REHEARSED)
+    if not options.rehearse:
+        seconds = 60.0 * options.minutes - options.reserve
+        if seconds <= 0:
+            raise UsageError(f"{options.minutes} minutes less {options.reserve} seconds in reserve leave no training")
+        own = [f"train.max_seconds={seconds}"]
+        if stage.train.max_seconds:
+            own.append(f"batches.later_from={int(stage.batches.later_from * seconds / stage.train.max_seconds)}")
+    override(stage, [*own, *options.override])  # a slip shows here, and not in the trainer's log
+    return {"recipe": name, "overrides": [*own, *options.override], "given": list(options.override)}
+
+
+def _kept(plan: dict[str, Any], work: Path) -> dict[str, Any]:
+    path = work / PLAN
+    if not path.exists():
+        work.mkdir(parents=True, exist_ok=True)
+        atomic_write(path, json.dumps(plan, indent=1).encode())
+        return plan
+    known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if (known["recipe"], known["given"]) != (plan["recipe"], plan["given"]):
+        raise UsageError(
+            f"{work} holds a run of {known['recipe']} {' '.join(known['given'])}; name another folder by --work"
+        )
+    return known
+
+
+def collect(trainer: Trainer, out: Path, end: End, plan: dict[str, Any]) -> int:
+    """Leave in `out` the report, the metrics, the stage, the log's end, and the model in parts; bytes of all.
+
+    Raises UsageError when that is more than may come back.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    for name in ("stage.json", METRICS):
+        if (trainer.work / name).exists():
+            atomic_write(out / name, (trainer.work / name).read_bytes())
+    atomic_write(out / "log.txt", trainer.log_tail().encode())
+    told: dict[str, Any] = {"state": end, **plan, "machine": machine(), "gpu": _gpu(), "last_step": trainer.last_step()}
+    if end == "over":
+        told["result"] = json.loads((trainer.work / RESULT).read_text(encoding="utf-8"))
+        data = _archived(trainer.work / "model")
+        told["model"] = {"sha256": sha256(data), "bytes": len(data)}
+        told["parts"] = [
+            {"name": part.name, "bytes": part.bytes, "sha256": part.sha256} for part in parts.split(data, out, MODEL)
+        ]
+    atomic_write(out / REPORT, json.dumps(told, indent=1).encode())
+    return parts.must_fit(out)
+
+
+def _archived(folder: Path) -> bytes:
+    with tempfile.TemporaryFile() as file:
+        parts.write_tar(file, ((path.name, path.read_bytes()) for path in sorted(folder.iterdir()) if path.is_file()))
+        file.seek(0)
+        return file.read()
+
+
+def _gpu() -> str | None:
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """0 with the model collected, 1 while the trainer runs on or when it failed, 2 for bad usage."""
+    return command.guarded(body, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

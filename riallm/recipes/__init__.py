@@ -1,0 +1,1 @@
+"""Recipes: functions that return frozen configurations, found by name."""

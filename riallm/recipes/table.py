@@ -1,0 +1,27 @@
+"""The training recipes by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from riallm.core.errors import UsageError
+from riallm.recipes import ria
+from riallm.train.stage import Stage
+
+TIERS = ("ria-1b", "ria-8b", "ria-64b", "ria-128b")
+RECIPES: dict[str, Callable[[], Stage]] = {
+    "ria_nano": ria.ria_nano,
+    "ria_nano_repair": ria.ria_nano_repair,
+    "ria_medium": ria.ria_medium,
+    "ria_trial": ria.ria_trial,
+    "ria_smoke": ria.ria_smoke,
+    **{f"{tier}_as_written": partial(ria.as_written, tier) for tier in TIERS},
+}
+
+
+def recipe(name: str) -> Stage:
+    """The stage of a name; UsageError lists the known ones."""
+    if name not in RECIPES:
+        raise UsageError(f"no recipe '{name}'; there are {', '.join(RECIPES)}")
+    return RECIPES[name]()

@@ -1,0 +1,258 @@
+"""The one training loop: batches by number, sums from the objective, one division, one step; saved, resumed, told.
+
+A batch is a function of its number alone, so a resumed run sees exactly what an uninterrupted one sees, and several
+ranks share the work by taking numbers in turn.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from riallm.core.config import to_json
+from riallm.core.errors import TrainingError, UsageError
+from riallm.core.files import atomic_write
+from riallm.models.base import Model
+from riallm.nn.linear import round_weights
+from riallm.quant.blocks import Bits
+from riallm.train import saved
+from riallm.train.objective import Batch, Objective
+from riallm.train.optim import OptimiserConfig, optimisers, set_factor
+from riallm.train.parallel import Ranks, like, whole
+from riallm.train.schedule import Schedule
+
+Source = Callable[[int], Batch]
+"""The batch of a number; the same number always gives the same batch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """max_steps and max_seconds bound the run, whichever comes first; the schedule follows the larger elapsed share.
+
+    accumulate: batches a step. clip: largest gradient norm, 0 for none. ema: decay of the running mean of the weights
+    that is evaluated and shipped, 0 for none. save_seconds: between saves. round_bits: quantisation-aware training, in
+    which the model computes with its matrices in so many bits from the elapsed share `round_from` on.
+    """
+
+    max_steps: int
+    max_seconds: float | None = None
+    accumulate: int = 1
+    clip: float = 0.0
+    ema: float = 0.998
+    save_seconds: float = 300.0
+    round_bits: Bits | None = None
+    round_from: float = 0.7
+    seed: int = 0
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    schedule: Schedule = field(default_factory=Schedule)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """What one step did. bits_per_byte is of the counted targets; flops_per_second by the model's own count."""
+
+    step: int
+    nats: float
+    bits_per_byte: float
+    factor: float
+    grad_norm: float
+    num_tokens: int
+    seconds: float
+    flops_per_second: float
+    elapsed: float
+
+
+class Run:
+    """One training run in a folder. `train()` goes on from the newest save; Ctrl-C saves and raises."""
+
+    def __init__(
+        self,
+        model: Model,
+        source: Source,
+        objective: Objective,
+        config: TrainConfig,
+        folder: Path,
+        *,
+        ranks: Ranks | None = None,
+        on_step: Callable[[Step], None] = lambda step: None,
+    ) -> None:
+        """ranks: this process among those that share the run; the model is sharded already.
+
+        Raises UsageError when the folder holds a run of another configuration.
+        """
+        self.model, self.source, self.objective, self.config, self.folder = model, source, objective, config, folder
+        self.ranks, self.on_step = ranks or Ranks(), on_step
+        self.optimisers = optimisers(model, config.optimiser)
+        self.mean = {name: p.detach().clone() for name, p in model.named_parameters()} if config.ema else {}
+        self.step, self.seconds = 0, 0.0
+        self._same_config()
+        place = saved.latest(folder / "saves")
+        if place is not None:
+            self._restore(saved.read(place))
+
+    def _same_config(self) -> None:
+        if self.config.accumulate % self.ranks.world:
+            raise UsageError(
+                f"accumulate is {self.config.accumulate}: the batches of a step must divide among "
+                f"{self.ranks.world} ranks"
+            )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        known, text = self.folder / "train.json", json.dumps(to_json(self.config), indent=1, sort_keys=True)
+        if not known.exists():
+            atomic_write(known, text.encode())
+        elif known.read_text() != text:
+            raise UsageError(
+                f"{self.folder} holds a run of other settings ({known.name}); give another folder, or the same settings"
+            )
+
+    @property
+    def elapsed(self) -> float:
+        """The share of the run that is over."""
+        share = self.step / self.config.max_steps
+        limit = self.config.max_seconds
+        return min(1.0, max(share, self.seconds / limit if limit else 0.0))
+
+    def train(self) -> None:
+        """Step until the run is over, saving on the way and at the end. Raises TrainingError for a loss that is no
+        number; the newest save is then from before it."""
+        last_save = time.monotonic()
+        try:
+            while self.elapsed < 1.0:
+                self._one()
+                if time.monotonic() - last_save >= self.config.save_seconds:
+                    self.save()
+                    last_save = time.monotonic()
+        except KeyboardInterrupt:
+            self.save()
+            raise
+        self.save()
+
+    def _one(self) -> None:
+        began, config = time.monotonic(), self.config
+        factor = config.schedule.factor(self.elapsed)
+        round_weights(self.model, config.round_bits if self.elapsed >= config.round_from else None)
+        numbers = range(self.step * config.accumulate, (self.step + 1) * config.accumulate)
+        numbers = numbers[self.ranks.rank :: self.ranks.world]
+        batches = [self.source(number) for number in numbers]
+        units = self.ranks.total(sum(batch.num_units for batch in batches))
+        total = 0.0
+        for number, batch in zip(numbers, batches, strict=True):
+            loss = self.objective(self.model, batch)
+            summed = torch.stack(tuple(loss.terms.values())).sum()
+            value = float(summed.detach())
+            if not math.isfinite(value):
+                raise TrainingError(
+                    f"step {self.step}: the loss of batch {number} is {value}. The weights are as they were after step "
+                    f"{self.step - 1}; the newest save is {saved.latest(self.folder / 'saves') or 'not there yet'}."
+                )
+            share = self.ranks.world / max(1, units)  # sharded gradients are averaged over the ranks
+            (summed * share).backward()  # type: ignore[no-untyped-call]
+            total += value
+        norm = self._grad_norm()
+        set_factor(self.optimisers, factor)
+        for optimiser in self.optimisers:
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+        self._average()
+        self.step += 1
+        seconds = time.monotonic() - began
+        self.seconds += seconds
+        self._tell(batches, self.ranks.total(total), units, factor, norm, seconds)
+
+    def _grad_norm(self) -> float:
+        parameters = [p for p in self.model.parameters() if p.grad is not None]
+        return float(whole(nn.utils.clip_grad_norm_(parameters, self.config.clip or math.inf)))
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        for name, parameter in self.model.named_parameters():
+            if name in self.mean:
+                self.mean[name].lerp_(parameter, 1.0 - self.config.ema)
+
+    def _tell(
+        self, batches: Sequence[Batch], total: float, units: float, factor: float, norm: float, seconds: float
+    ) -> None:
+        num_tokens = int(self.ranks.total(sum(batch.num_tokens for batch in batches)))
+        num_bytes = self.ranks.total(sum(batch.num_bytes for batch in batches))
+        flops = self.model.costs().training_flops(num_tokens, batches[0].tokens.shape[1])
+        told = Step(
+            step=self.step,
+            nats=total / max(1, units),
+            bits_per_byte=total / math.log(2) / max(1, num_bytes),
+            factor=factor,
+            grad_norm=norm,
+            num_tokens=num_tokens,
+            seconds=seconds,
+            flops_per_second=flops / seconds,
+            elapsed=self.elapsed,
+        )
+        if self.ranks.rank == 0:
+            with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(to_json(told)) + "\n")
+        self.on_step(told)
+
+    def save(self) -> Path | None:
+        """Save everything that the next step depends on; where it is, on the first rank."""
+        tensors = {f"model.{name}": p.detach() for name, p in self.model.named_parameters()}
+        tensors |= {f"mean.{name}": tensor for name, tensor in self.mean.items()}
+        names = {id(p): name for name, p in self.model.named_parameters()}
+        counts: dict[str, Any] = {}
+        for number, optimiser in enumerate(self.optimisers):
+            for parameter, state in optimiser.state.items():
+                for key, value in state.items():
+                    place = f"optimiser.{number}.{names[id(parameter)]}.{key}"
+                    if isinstance(value, Tensor):
+                        tensors[place] = value
+                    else:
+                        counts[place] = value
+        gathered = {name: whole(tensor) for name, tensor in tensors.items()}
+        numbers = {"seconds": self.seconds, "counts": counts}
+        written: Path | None = None
+        if self.ranks.rank == 0:
+            written = saved.save(self.folder / "saves", self.step, saved.Saved(tensors=gathered, numbers=numbers))
+        self.ranks.wait()
+        return written
+
+    @torch.no_grad()
+    def _restore(self, found: saved.Saved) -> None:
+        own: dict[str, Tensor] = {f"model.{name}": p for name, p in self.model.named_parameters()}
+        own |= {f"mean.{name}": tensor for name, tensor in self.mean.items()}
+        wrong = [
+            name for name, tensor in own.items() if getattr(found.tensors.get(name), "shape", None) != tensor.shape
+        ]
+        if wrong:
+            raise UsageError(f"{self.folder} holds a run of another model: {wrong[0]} is missing or of another shape")
+        for name, tensor in own.items():
+            tensor.copy_(like(found.tensors[name], tensor))
+        self.step, self.seconds = int(found.numbers["step"]), float(found.numbers["seconds"])
+        for number, optimiser in enumerate(self.optimisers):
+            self._restore_optimiser(number, optimiser, found)
+        self._cut_metrics()
+
+    def _restore_optimiser(self, number: int, optimiser: Optimizer, found: saved.Saved) -> None:
+        names = {id(p): name for name, p in self.model.named_parameters()}
+        values: dict[str, Any] = {**found.tensors, **found.numbers["counts"]}
+        for group in optimiser.param_groups:
+            for parameter in group["params"]:
+                prefix = f"optimiser.{number}.{names[id(parameter)]}."
+                for name in [name for name in values if name.startswith(prefix)]:
+                    value = values[name]
+                    value = like(value, parameter) if isinstance(value, Tensor) else value
+                    optimiser.state[parameter][name.removeprefix(prefix)] = value
+
+    def _cut_metrics(self) -> None:
+        """Drop the lines of steps that will be done again."""
+        path = self.folder / "metrics.jsonl"
+        if path.exists():
+            lines = path.read_text(encoding="utf-8").splitlines()
+            kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= self.step]
+            atomic_write(path, "".join(line + "\n" for line in kept).encode())
