@@ -65,6 +65,12 @@ def difference_rows(figures: Figures) -> tuple[list[str], Rows]:
     return ["arms", "figure", "points and interval, only second : only first"], rows
 
 
+def only_rows(figures: Figures) -> tuple[list[str], Rows]:
+    """What one arm repaired and another did not, by name."""
+    rows = [[f"{one} and not {other}", ", ".join(ids) or "-"] for (one, other), ids in figures.only.items()]
+    return ["arms", "bugs"], rows
+
+
 def split_rows(splits: Sequence[Split], arms: Sequence[str]) -> tuple[list[str], Rows]:
     """Correct within all candidates, by pattern or by injector."""
     rows = [[split.name, str(split.num), *(percent(split.correct[arm]) for arm in arms)] for split in splits]
@@ -77,6 +83,7 @@ def sections(figures: Figures) -> list[tuple[str, list[str], Rows]]:
     found = [("Fixed", *arm_rows(figures))]
     if figures.differences:
         found.append(("Arms over the same items", *difference_rows(figures)))
+        found.append((f"Correct @ {figures.deepest} by one of two arms", *only_rows(figures)))
     found.append((f"Correct @ {figures.deepest}, by debug pattern", *split_rows(figures.by_pattern, arms)))
     found.append((f"Correct @ {figures.deepest}, by how the bug came about", *split_rows(figures.by_kind, arms)))
     found.append((f"Correct @ {figures.deepest}, by reach", *split_rows(figures.by_reach, arms)))

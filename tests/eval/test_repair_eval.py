@@ -25,7 +25,7 @@ def project(root, name, *, operator="+", visible=VISIBLE, correct="*"):
     folder = root / name
     (folder / "tests").mkdir(parents=True)
     (folder / "numbers_.py").write_text(CODE.format(operator))
-    (folder / "right").write_text(CODE.format(correct))
+    (folder / "right").write_text("# Doubles and triples.\n" + CODE.format(correct))  # a comment changes no program
     (folder / "tests/test_visible.py").write_text(visible)
     (folder / "tests/test_hidden.py").write_text(HIDDEN)
     record = {

@@ -110,6 +110,8 @@ def test_all_forms_of_the_report(found):
     assert "| B1 - B0 | correct @ 1000 | +25.0" in card
     told = json.loads(json.dumps(found.as_json()))
     assert told["differences"]["B1-B0 correct@1000"]["only_second"] == 1
+    assert told["only"] == {"B0 and not B1": [], "B1 and not B0": ["a"]}
+    assert "| B1 and not B0 | a |" in card and "| B0 and not B1 | - |" in card
 
 
 def test_nothing_measured_is_no_error():

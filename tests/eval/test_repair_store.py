@@ -1,6 +1,8 @@
 """What a run keeps, and that a kill in the middle of a line loses that line only."""
 
 import json
+import sqlite3
+import threading
 
 import pytest
 
@@ -10,6 +12,16 @@ from riallm.eval.tasks.repair_store import Results, Verdicts
 
 def row(name, status="done"):
     return {"id": name, "status": status, "digest": "d"}
+
+
+def test_a_new_file_that_another_one_holds_is_waited_for(tmp_path):
+    """Two workers begin together: SQLite does not wait by itself when a file's journal changes its kind."""
+    path = tmp_path / "verdicts.sqlite"
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("CREATE TABLE held (x)")
+    other.execute("BEGIN IMMEDIATE")
+    threading.Timer(0.3, other.rollback).start()
+    Verdicts(path).close()
 
 
 def test_results_come_back(tmp_path):

@@ -12,25 +12,44 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from riallm.agent.client import Client
+from riallm.agent.local import LocalClient
 from riallm.agent.ngram import NgramClient
 from riallm.agent.repair import propose, rank
+from riallm.agent.repair.apply import unified_diff
 from riallm.agent.repair.localise import localise
 from riallm.agent.repair.program import Program
 from riallm.agent.repair.project import discover
 from riallm.agent.repair.records import Candidate, Evidence
 from riallm.agent.repair.run import failing_text
 from riallm.agent.repair.validate import Isolation, Validator
-from riallm.core.errors import ProjectError
+from riallm.core.errors import ProjectError, UsageError
 from riallm.eval.bug import Bug
 from riallm.eval.tasks.repair_judge import Judge
 from riallm.eval.tasks.repair_store import Verdicts
 
-ARMS = {"B0": "random", "B1": "prior", "B2": "model"}
-"""Arm -> ranking: no order; localisation and prior; the same and the n-gram model."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """ranking: one of `rank.ARMS`. model: a language model ranks as well. proposes: and its own edits are tried."""
+
+    ranking: str
+    model: bool = False
+    proposes: bool = False
+
+
+ARMS = {
+    "B0": Kind(ranking="random"),
+    "B1": Kind(ranking="prior"),
+    "B2": Kind(ranking="model"),
+    "B3": Kind(ranking="model", model=True),
+    "B4": Kind(ranking="model", model=True, proposes=True),
+}
+"""No order; localisation and prior; the same and the n-gram; the same and a language model; the same and its edits."""
 
 DEPTHS = (1, 10, 50, 200, 1000)
 
@@ -39,9 +58,11 @@ DEPTHS = (1, 10, 50, 200, 1000)
 class Settings:
     """candidates: of each arm's order, at most. seconds_per_bug: for checks and judgements, all arms together.
     look_on: seconds of checking after the first plausible patch, as `riallm fix` does. judged: cold judgements a bug.
+    model: folder of the language model of B3 and B4; they need one.
     """
 
-    arms: tuple[str, ...] = tuple(ARMS)
+    arms: tuple[str, ...] = ("B0", "B1", "B2")
+    model: Path | None = None
     candidates: int = 1000
     pool: int = 5000
     seconds_per_bug: float = 120.0
@@ -50,6 +71,11 @@ class Settings:
     observe_seconds: float = 60.0
     seed: int = 0
     isolation: Isolation = field(default_factory=Isolation)
+
+    def __post_init__(self) -> None:
+        asking = [name for name in self.arms if ARMS[name].model]
+        if asking and self.model is None:
+            raise UsageError(f"{', '.join(asking)}: a language model is asked, and there is none; name it by --model")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -65,6 +91,7 @@ class Arm:
     first_correct: int = 0
     seconds_to_plausible: float = 0.0
     seconds_to_correct: float = 0.0
+    correct: Candidate | None = None
     plausible: list[Candidate] = field(default_factory=list)
     seen_on: list[Candidate] = field(default_factory=list)
 
@@ -97,30 +124,30 @@ def _evaluate(bug: Bug, settings: Settings, verdicts: Verdicts, scratch: Path) -
     folder.mkdir()
     bug.write(folder, False)
     judge = Judge(bug, verdicts, scratch, settings.isolation)
+    judge.write()
     judge.control()
-    command = "python -m pytest " + shlex.join(bug.visible_args)
-    python = Path((bug.python and folder / bug.python) or sys.executable)
-    program = Program(discover(folder, python=python, test=command))
+    program = program_of(bug, folder)
     started = time.monotonic()
     with Validator(program, isolation=settings.isolation, seed=settings.seed) as validator:
         evidence = validator.observe(settings.observe_seconds)
         observed = time.monotonic() - started
         judge.expect(evidence)
-        client, found, proposed = _propose(program, evidence, settings)
-        arms = [_arm(name, program, found, client, settings) for name in settings.arms]
+        pool = proposals(program, evidence, settings)
+        arms = [_arm(name, program, pool, settings) for name in settings.arms]
         run = _Run(bug=bug, validator=validator, judge=judge, verdicts=verdicts, settings=settings)
         run.turns(arms)
-        told = {arm.name: run.tell(arm, program, client) for arm in arms}
+        told = {arm.name: run.tell(arm, program, pool) for arm in arms}
     return {
         "status": "done",
         "tier": str(validator.tier),
         "tests": len(evidence.runs),
         "red": len(evidence.failing),
         "flaky": len(evidence.flaky),
-        "pool": len(found),
-        "within_reach": judge.within_reach(found),
+        "pool": len(pool.found),
+        "within_reach": judge.original(pool.found) is not None,
+        "within_reach_of_model": judge.original(pool.from_model) is not None,
         "observe_seconds": round(observed, 3),
-        "propose_seconds": round(proposed, 3),
+        "propose_seconds": round(pool.seconds, 3),
         "fresh_checks": run.fresh,
         "counted_seconds": round(run.spent, 2),
         "judged": judge.asked,
@@ -129,25 +156,80 @@ def _evaluate(bug: Bug, settings: Settings, verdicts: Verdicts, scratch: Path) -
     }
 
 
-def _propose(program: Program, evidence: Evidence, settings: Settings) -> tuple[Client, list[Candidate], float]:
+def program_of(bug: Bug, folder: Path) -> Program:
+    """The project in `folder` as `riallm fix` is given it: with the visible tests as its command."""
+    command = "python -m pytest " + shlex.join(bug.visible_args)
+    python = Path((bug.python and folder / bug.python) or sys.executable)
+    return Program(discover(folder, python=python, test=command))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pool:
+    """found: what operators propose; from_model: what the model proposes, in no order both. opinions: what n-gram and
+    model say of all of them, asked once for all arms. seconds: of proposing by operators; `cache_seconds`,
+    `model_seconds` and `more_seconds` went into asking the n-gram, asking the model, and its own proposals."""
+
+    clients: rank.Clients
+    found: list[Candidate]
+    from_model: list[Candidate]
+    opinions: rank.Opinions
+    seconds: float
+    cache_seconds: float
+    model_seconds: float
+    more_seconds: float
+
+    def spent(self, kind: Kind) -> float:
+        """Seconds of asking that an arm would have needed by itself."""
+        asked = self.cache_seconds * (kind.ranking == "model") + self.model_seconds * kind.model
+        return asked + self.more_seconds * kind.proposes
+
+    def of(self, kind: Kind) -> tuple[list[Candidate], rank.Clients, rank.Opinions]:
+        """The candidates of an arm, who ranks them, and what was said."""
+        clients = self.clients if kind.model else rank.Clients(cache=self.clients.cache)
+        known = self.opinions if kind.model else rank.Opinions(gains=self.opinions.gains)
+        if not kind.proposes:
+            return self.found, clients, known
+        return list({each.key: each for each in (*self.from_model, *self.found)}.values()), clients, known
+
+
+@lru_cache(maxsize=1)
+def local_client(folder: Path) -> Client:
+    """The model of a folder, loaded once."""
+    return LocalClient(folder)
+
+
+def proposals(program: Program, evidence: Evidence, settings: Settings) -> Pool:
+    """Everything that some arm may try."""
     began = time.monotonic()
     suspects = localise(program, evidence)
-    client = NgramClient(program.texts(dict.fromkeys(suspect.path for suspect in suspects)))
-    found = propose.propose(
-        program,
-        suspects,
-        max_candidates=settings.pool,
-        client=client,
-        test_text=failing_text(program, evidence),
-        seed=settings.seed,
+    cache = NgramClient(program.texts(dict.fromkeys(suspect.path for suspect in suspects)))
+    model = local_client(settings.model) if settings.model and any(ARMS[arm].model for arm in settings.arms) else None
+    tests = failing_text(program, evidence)
+    found = propose.propose(program, suspects, max_candidates=settings.pool, test_text=tests, seed=settings.seed)
+    proposed = time.monotonic()
+    more = propose.from_model(program, suspects, model, test_text=tests) if model else []
+    written = time.monotonic()
+    every = list({each.key: each for each in (*more, *found)}.values())
+    gains = rank.likelihood_gains(program, every, cache)
+    counted = time.monotonic()
+    edits = rank.likely_edits(program, every, model, gains) if model else {}
+    return Pool(
+        clients=rank.Clients(cache=cache, model=model),
+        found=found,
+        from_model=more,
+        opinions=rank.Opinions(gains=gains, edits=edits),
+        seconds=proposed - began,
+        cache_seconds=counted - written,
+        model_seconds=time.monotonic() - counted,
+        more_seconds=written - proposed,
     )
-    return client, found, time.monotonic() - began
 
 
-def _arm(name: str, program: Program, found: Sequence[Candidate], client: Client, settings: Settings) -> Arm:
+def _arm(name: str, program: Program, pool: Pool, settings: Settings) -> Arm:
     began = time.monotonic()
-    ordered = rank.order(program, found, arm=ARMS[name], client=client, seed=settings.seed)
-    return Arm(name=name, order=ordered, rank_seconds=time.monotonic() - began)
+    found, _, known = pool.of(ARMS[name])
+    ordered = rank.order(program, found, arm=ARMS[name].ranking, known=known, seed=settings.seed)
+    return Arm(name=name, order=ordered, rank_seconds=pool.spent(ARMS[name]) + time.monotonic() - began)
 
 
 @dataclass(kw_only=True)
@@ -195,6 +277,7 @@ class _Run:
         if looking:
             arm.seen_on.append(candidate)
         if correct == "correct" and not arm.first_correct:
+            arm.correct = candidate
             arm.first_correct, arm.seconds_to_correct = arm.checked, arm.seconds
 
     def check(self, candidate: Candidate) -> tuple[bool, float]:
@@ -220,13 +303,15 @@ class _Run:
             self.spent += seconds
         return self.said[candidate.key]
 
-    def tell(self, arm: Arm, program: Program, client: Client) -> dict[str, Any]:
+    def tell(self, arm: Arm, program: Program, pool: Pool) -> dict[str, Any]:
         """The arm's line of the result."""
-        choice, exact = "none", False
-        for candidate in rank.prefer(program, arm.seen_on, arm=ARMS[arm.name], client=client):
+        choice, exact, patch = "none", False, ""
+        _, clients, _ = pool.of(ARMS[arm.name])
+        for candidate in rank.prefer(program, arm.seen_on, arm=ARMS[arm.name].ranking, clients=clients):
             said = self.correct(candidate)
             choice = said or "not judged"
             exact = self.judge.exact(candidate)
+            patch = unified_diff(program, candidate.edit)
             break
         wanted = min(len(arm.order), self.settings.candidates)
         unchecked = wanted - arm.checked if arm.wants(self.settings) else 0
@@ -241,6 +326,8 @@ class _Run:
             "rank_seconds": round(arm.rank_seconds, 4),
             "choice": choice,
             "choice_exact": exact,
+            "choice_patch": patch,
+            "correct_patch": unified_diff(program, arm.correct.edit) if arm.correct else "",
         }
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import time
+import tokenize
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -38,14 +40,17 @@ class Judge:
         self._shapes: dict[str, object] = {}
         self.asked = 0
 
+    def write(self) -> None:
+        """Put the correct program and the one to be judged on the disk; everything else comes after."""
+        for folder, fixed in ((self._truth, True), (self._folder, False)):
+            folder.mkdir()
+            self.bug.write(folder, fixed)
+
     def control(self) -> None:
         """Run the correct program: what passes there is what a fix must pass. Raises ProjectError when that is nothing.
 
         The same correct program with the same tests is run once for all bugs that share its digest.
         """
-        for folder, fixed in ((self._truth, True), (self._folder, False)):
-            folder.mkdir()
-            self.bug.write(folder, fixed)
         key = self.bug.notes.get("truth", "")
         known = self._verdicts.get(key, "truth", "") if key else None
         if known is None:
@@ -121,23 +126,28 @@ class Judge:
         except SyntaxError:
             return False
 
-    def within_reach(self, candidates: Sequence[Candidate]) -> bool:
-        """Whether one of the candidates gives the correct program's own text, compared as syntax trees.
+    def original(self, candidates: Sequence[Candidate]) -> Candidate | None:
+        """The first candidate that gives the correct program's own text, compared as syntax trees.
 
-        Only candidates that change the file's length, white space left out, as the fix does are parsed.
+        Only candidates that change the code's length, white space left out, as the fix does are parsed.
         """
-        texts: dict[str, tuple[bytes, int]] = {}
+        texts: dict[str, int] = {}
         for candidate in candidates:
             edit = candidate.edit
             if edit.path not in texts:
                 wrong, right = ((folder / edit.path).read_bytes() for folder in (self._folder, self._truth))
-                texts[edit.path] = (wrong, _solid(right.decode("utf-8-sig")) - _solid(wrong.decode("utf-8-sig")))
-            wrong, difference = texts[edit.path]
-            if _solid(edit.text) - _solid(edit.original) == difference and self.exact(candidate):
-                return True
-        return False
+                texts[edit.path] = _solid_code(right) - _solid_code(wrong)
+            if _solid(edit.text) - _solid(edit.original) == texts[edit.path] and self.exact(candidate):
+                return candidate
+        return None
 
 
 def _solid(text: str) -> int:
     """Length without white space."""
     return len("".join(text.split()))
+
+
+def _solid_code(data: bytes) -> int:
+    """Length of a file's code without white space and comments, which no candidate has to repeat."""
+    tokens = tokenize.tokenize(io.BytesIO(data).readline)
+    return sum(_solid(token.string) for token in tokens if token.type not in (tokenize.COMMENT, tokenize.ENCODING))

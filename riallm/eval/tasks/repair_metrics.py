@@ -46,7 +46,8 @@ class Split:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """All figures of a run. `differences`: (first arm, second arm, "plausible" | "correct", depth) -> difference."""
+    """All figures of a run. `differences`: (first arm, second arm, "plausible" | "correct", depth) -> difference.
+    `only`: (one arm, another) -> ids of the bugs that the one repaired correctly and the other did not."""
 
     num: int
     num_dropped: int
@@ -56,13 +57,15 @@ class Figures:
     deepest: int
     arms: dict[str, ArmFigures]
     differences: dict[tuple[str, str, str, int], Difference]
+    only: dict[tuple[str, str], list[str]]
     by_pattern: list[Split]
     by_kind: list[Split]
     by_reach: list[Split]
 
     def as_json(self) -> dict[str, Any]:
         """JSON values; the keys of `differences` become "B1-B0 correct@10"."""
-        told: dict[str, Any] = {name: value for name, value in asdict(self).items() if name != "differences"}
+        told: dict[str, Any] = asdict(self)
+        told["only"] = {f"{one} and not {other}": ids for (one, other), ids in self.only.items()}
         told["differences"] = {
             f"{second}-{first} {which}@{depth}": asdict(found)
             for (first, second, which, depth), found in self.differences.items()
@@ -99,12 +102,21 @@ def figures(rows: Iterable[Row], *, arms: Sequence[str], deepest: int, seed: int
         deepest=deepest,
         arms={arm: arm_figures(done, arm, depths, seed) for arm in arms},
         differences=differences if done else {},
+        only={pair: only(done, *pair, deepest) for couple in pairwise(arms) for pair in (couple, couple[::-1])},
         by_pattern=splits(done, arms, deepest, "pattern", PATTERNS),
         by_kind=splits(done, arms, deepest, "injector", (*kinds, *injectors(done))),
         by_reach=splits(
             [{**row, "reach": REACH[bool(row["within_reach"])]} for row in done], arms, deepest, "reach", REACH
         ),
     )
+
+
+def only(rows: Iterable[Row], one: str, other: str, depth: int) -> list[str]:
+    """Ids of what one arm repaired correctly within the depth and the other did not."""
+    solved = {
+        arm: {row["id"] for row in rows if within(row["arms"][arm]["first_correct"], depth)} for arm in (one, other)
+    }
+    return sorted(solved[one] - solved[other])
 
 
 def injectors(rows: Iterable[Row]) -> list[str]:

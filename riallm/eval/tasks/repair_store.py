@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from riallm.core.files import atomic_write
 RULES = 2
 """Raised whenever the meaning of a cached verdict changes, so that old ones are not read."""
 
+WAIT_SECONDS = 60.0
+"""For another process to let go of the file of verdicts."""
+
 
 class Verdicts:
     """A table (digest of the bug, kind of question, key of the candidate) -> JSON value, in SQLite.
@@ -24,13 +28,26 @@ class Verdicts:
 
     def __init__(self, path: Path) -> None:
         self.hits = 0
-        self._connection = sqlite3.connect(path, timeout=60.0, isolation_level=None)
-        self._connection.execute("PRAGMA journal_mode=WAL")
+        self._connection = sqlite3.connect(path, timeout=WAIT_SECONDS, isolation_level=None)
+        self._keep_log()
         self._connection.execute("PRAGMA synchronous=NORMAL")
         self._connection.execute(
             "CREATE TABLE IF NOT EXISTS verdicts (digest TEXT, kind TEXT, key TEXT, value TEXT,"
             " PRIMARY KEY (digest, kind, key)) WITHOUT ROWID"
         )
+
+    def _keep_log(self) -> None:
+        """Switch the file to a write-ahead log. Of several that do so to a new file at once, SQLite refuses all but one
+        without waiting, whatever its timeout says."""
+        deadline = time.monotonic() + WAIT_SECONDS
+        while True:
+            try:
+                self._connection.execute("PRAGMA journal_mode=WAL")
+                return
+            except sqlite3.OperationalError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
 
     def get(self, digest: str, kind: str, key: str) -> Any | None:
         """The value, or None."""
