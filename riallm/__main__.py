@@ -7,9 +7,13 @@ import sys
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "fix": ("riallm.cli.fix:main", "find the bug behind a failing test and show a verified patch"),
-    "eval": ("riallm.cli.eval:main", "measure: riallm eval repair --set NAME"),
+    "complete": ("riallm.cli.complete:main", "fill a hole in a file with a model"),
+    "eval": ("riallm.cli.eval:main", "measure: repair, bits per byte, infilling, pass@k"),
     "audit": ("riallm.cli.audit:main", "show or verify the record of what was run"),
     "sandbox": ("riallm.cli.sandbox:main", "run one command in the sandbox"),
+    "train": ("riallm.cli.train:main", "train a model from a recipe"),
+    "data": ("riallm.cli.data:main", "build the training corpus, or report on it"),
+    "models": ("riallm.cli.models:main", "the models by name: parameters, costs, memory"),
     "doctor": ("riallm.cli.doctor:main", "what this machine offers, and what is missing"),
 }
 

@@ -17,11 +17,11 @@ from rich.table import Table
 from rich.text import Text
 
 import riallm
+from riallm.agent.shipped import home, names
 from riallm.core.device import memory, num_cores
 from riallm.core.errors import SandboxError
 from riallm.sandbox.open import TierReport, probe
 
-WEIGHTS = Path(riallm.__file__).parent / "weights"
 GIB = 1 << 30
 
 
@@ -64,7 +64,7 @@ def main(argv: list[str]) -> int:
     return 0 if health.sandbox_tier else SandboxError.exit_code
 
 
-def examine(*, tiers: Callable[[], Sequence[TierReport]] = probe, weights: Path = WEIGHTS) -> Health:
+def examine(*, tiers: Callable[[], Sequence[TierReport]] = probe, weights: Path | None = None) -> Health:
     """Look at the machine. Packages are asked for their version without importing them."""
     found = memory()
     reports = tuple(tiers())
@@ -83,7 +83,7 @@ def examine(*, tiers: Callable[[], Sequence[TierReport]] = probe, weights: Path 
         sandbox_tier=best.tier if best else None,
         sandbox_limits=best.details.get("limits") if best else None,
         tiers=reports,
-        models=_models(weights),
+        models=tuple(names(weights or home())),
     )
 
 
@@ -99,7 +99,9 @@ def show(health: Health, console: Console) -> None:
     table.add_row("memory", f"{_gibibytes(health.memory_bytes)}, {_gibibytes(health.memory_available_bytes)} free")
     table.add_row("pytest", health.pytest or "not installed: pip install pytest")
     table.add_row("git", health.git or "not installed; riallm works without it")
-    table.add_row("torch", health.torch or "not installed; nothing here needs it yet")
+    table.add_row(
+        "torch", health.torch or "not installed; only models and training need it: pip install 'riallm[models]'"
+    )
     table.add_row("models", ", ".join(health.models) or "none yet; edits come from operators and an n-gram model")
     table.add_row("sandbox", Text(health.sandbox_tier or "none", style="green" if health.sandbox_tier else "bold red"))
     for report in health.tiers:
@@ -114,11 +116,6 @@ def show(health: Health, console: Console) -> None:
 
 def _gibibytes(count: int | None) -> str:
     return "unknown" if count is None else f"{count / GIB:.1f} GiB"
-
-
-def _models(weights: Path) -> tuple[str, ...]:
-    """Names of the models that ship in the package: its folders of weights."""
-    return tuple(sorted(folder.name for folder in weights.iterdir() if folder.is_dir())) if weights.is_dir() else ()
 
 
 def _installed(distribution: str) -> str | None:

@@ -1,4 +1,4 @@
-"""`riallm eval repair`: measure the repair on a set of bugs, with arms side by side on the same items."""
+"""`riallm eval repair | bpb | infill`: measurements with their uncertainty, rivals side by side on the same items."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from riallm.agent.repair.validate import Isolation
+from riallm.cli import eval_model
 from riallm.core.errors import UsageError
 from riallm.core.files import atomic_write, cache_home
 
@@ -21,10 +22,17 @@ def parser() -> argparse.ArgumentParser:
     """The command's options."""
     top = argparse.ArgumentParser(prog="riallm eval", description="Measurements with their uncertainty.")
     tasks = top.add_subparsers(dest="task", required=True, metavar="TASK")
+    eval_model.add(tasks)
     repair = tasks.add_parser("repair", help="bugs repaired, by arm", description=DESCRIPTION)
     add = repair.add_argument
     add("--set", required=True, metavar="NAME|DIR", help="a set by name, or a folder of projects with a bug.json")
-    add("--arms", default="B0,B1,B2", help="B0 random, B1 localisation and prior, B2 and the n-gram (default: all)")
+    add(
+        "--arms",
+        default="B0,B1,B2",
+        help="B0 random, B1 localisation and prior, B2 and the n-gram, B3 and a language model, B4 and its own edits"
+        " (default: B0,B1,B2)",
+    )
+    add("--model", metavar="NAME|DIR", help="the language model of B3 and B4")
     add("--data", type=Path, help="fetched packages, or the benchmarks' folder (default: the cache folder)")
     add("--limit", type=int, metavar="N", help="only N items, drawn by the seed")
     add("--candidates", type=int, default=1000, metavar="K", help="of each arm's order, at most (default 1000)")
@@ -41,8 +49,11 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str]) -> int:
     """0 when everything was measured, 1 when an item ended by an error of ours, 2 for bad usage, 3 without sandbox."""
     options = parser().parse_args(argv)
+    if options.task != "repair":
+        return eval_model.run(options)
     from rich.console import Console
 
+    from riallm.agent.shipped import folder_of
     from riallm.eval import report
     from riallm.eval.sets.held_out import default_data
     from riallm.eval.sets.load import load
@@ -68,6 +79,7 @@ def main(argv: list[str]) -> int:
         candidates=options.candidates,
         pool=options.pool,
         seconds_per_bug=options.seconds_per_bug,
+        model=folder_of(options.model) if options.model else None,
         seed=options.seed,
         isolation=Isolation(unsafe=options.unsafe),
     )
@@ -108,7 +120,7 @@ def facts_of(options: argparse.Namespace, num: int, rows: Any, seconds: float) -
         "date": datetime.date.today().isoformat(),
         "command": f"riallm eval repair --set {options.set} --arms {options.arms} --candidates {options.candidates}"
         f" --pool {options.pool} --seconds-per-bug {options.seconds_per_bug:g} --jobs {options.jobs}"
-        f" --seed {options.seed}",
+        f" --seed {options.seed}" + (f" --model {options.model}" if options.model else ""),
         "items": num,
         **machine(),
         "sandbox": ", ".join(tiers) or "none used",

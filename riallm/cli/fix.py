@@ -18,16 +18,21 @@ from rich.console import Console
 
 from riallm.agent.audit import AuditLog
 from riallm.agent.client import Client
+from riallm.agent.local import LocalClient
 from riallm.agent.repair.apply import apply, only_one
 from riallm.agent.repair.program import Program
 from riallm.agent.repair.project import discover
 from riallm.agent.repair.records import Project
 from riallm.agent.repair.run import Options, Outcome, counts, repair
 from riallm.agent.repair.validate import Isolation
+from riallm.agent.shipped import folder_of
 from riallm.cli.fix_view import View
 from riallm.cli.picture import save_picture
 from riallm.core.errors import RiallmError, UsageError
 from riallm.sandbox.base import Tier
+
+MODEL = "RIALLM_MODEL"
+"""Variable of the environment that names the model where no option does."""
 
 STATUSES = {0: "repaired", 1: "no patch", 2: "nothing to repair", 3: "no sandbox", 130: "stopped"}
 
@@ -43,7 +48,12 @@ def parser() -> argparse.ArgumentParser:
         "--file", action="append", default=[], metavar="F", help="edit only this file (may be given several times)"
     )
     made.add_argument("--python", type=Path, metavar="PATH", help="interpreter for the tests")
-    made.add_argument("--model", default="ngram", metavar="NAME", help="what ranks: ngram, none, or a model's name")
+    made.add_argument(
+        "--model",
+        default=os.environ.get(MODEL, "ngram"),
+        metavar="NAME",
+        help=f"what ranks and proposes: ngram, a model's name or folder, or none (default: ${MODEL}, else ngram)",
+    )
     made.add_argument("--budget", type=float, default=120.0, metavar="SECONDS", help="time to look (default 120)")
     made.add_argument("--max-candidates", type=int, default=5000, metavar="N", help="edits to try (default 5000)")
     made.add_argument("--jobs", type=int, default=0, metavar="N", help="tests at a time (default: one a core)")
@@ -108,12 +118,12 @@ def check(options: argparse.Namespace) -> None:
 
 
 def ranking(name: str) -> tuple[str, Client | None]:
-    """(arm, client) for --model. None as the client is the project's own n-gram model."""
+    """(arm, client) for --model. Without a client the project's own n-gram model ranks alone."""
     if name == "none":
         return "prior", None
     if name == "ngram":
         return "model", None
-    raise UsageError(f"--model {name}: no such model here. There are: ngram (the project's own n-grams), none")
+    return "model", LocalClient(folder_of(name))
 
 
 def fix(options: argparse.Namespace, view: View, report: dict[str, Any]) -> int:

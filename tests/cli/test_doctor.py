@@ -80,7 +80,9 @@ def test_a_machine_without_git_is_told_so(tmp_path: Path) -> None:
 
 
 def test_models_are_the_folders_of_weights(tmp_path: Path) -> None:
-    (tmp_path / "ria-nano").mkdir()
+    for name in ("ria-nano", "half"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "ria-nano" / "config.json").write_text("{}")
     (tmp_path / "readme.md").write_text("not a model")
     assert doctor.examine(tiers=lambda: [WORKS], weights=tmp_path).models == ("ria-nano",)
     assert doctor.examine(tiers=lambda: [WORKS], weights=tmp_path / "none").models == ()

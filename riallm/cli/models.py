@@ -1,0 +1,80 @@
+"""`riallm models`: the models by name, what their dimensions come to, and the memory that they take."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from riallm.core.errors import UsageError
+
+FORMATS = {"bf16": 2.0, "int8": 1.0625, "4-bit": 0.5625}
+"""Bytes a parameter, scales included: groups of 32 with a scale of two bytes."""
+
+
+def main(argv: list[str]) -> int:
+    """Print the table, or one JSON object."""
+    parser = argparse.ArgumentParser(prog="riallm models", description="Models by name: parameters, costs, memory.")
+    parser.add_argument("name", nargs="*", help="only these (default: all)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
+    options = parser.parse_args(argv)
+    try:
+        rows = [describe(name) for name in options.name or names()]
+    except ImportError as error:
+        raise UsageError(f"models need more than the core: {error}. Run: pip install 'riallm[models]'") from None
+    if options.json:
+        sys.stdout.write(json.dumps({"models": rows}) + "\n")
+    else:
+        show(rows)
+    return 0
+
+
+def names() -> list[str]:
+    """All names of the zoo."""
+    from riallm.models.zoo import ZOO
+
+    return list(ZOO)
+
+
+def describe(name: str) -> dict[str, Any]:
+    """One model, counted on the device `meta`. Bytes, and FLOPs of the forward pass of one token."""
+    from riallm.models.zoo import build, entry
+
+    model, found = build(name), entry(name)
+    costs = model.costs()
+    return {
+        "name": name,
+        "parameters": costs.num_parameters,
+        "written_billions": found.written,
+        "context": found.config.max_position_embeddings,
+        "flops_per_token": costs.flops_per_token,
+        "kv_bytes_per_token": sum(spec.bytes_per_token for spec in model.state_specs()),
+        "weight_bytes": {kind: round(costs.num_parameters * size) for kind, size in FORMATS.items()},
+        "source": found.source,
+    }
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    """The table for people."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="Models", title_justify="left")
+    for column in ("name", "parameters", "as written", "context", "GFLOP/token", *FORMATS, "KV at full context"):
+        table.add_column(column, justify="left" if column == "name" else "right")
+    for row in rows:
+        written = row["written_billions"]
+        table.add_row(
+            row["name"],
+            f"{row['parameters'] / 1e9:.2f} B",
+            "-" if written is None else f"{written} B",
+            f"{row['context'] // 1024}K",
+            f"{row['flops_per_token'] / 1e9:.1f}",
+            *(f"{row['weight_bytes'][kind] / 2**30:.1f} GiB" for kind in FORMATS),
+            f"{row['kv_bytes_per_token'] * row['context'] / 2**30:.1f} GiB",
+        )
+    Console().print(table)
+    sys.stdout.write(
+        "No weights of these ship: the sizes are the document's, counted by building them without memory.\n"
+    )
