@@ -100,8 +100,7 @@ def choose(model: Model, prefix: Prefix, options: Sequence[Sequence[int]]) -> li
     found = [0.0] * len(options)
     forks: list[Fork] = []
     _forks(options, list(range(len(options))), 0, forks)
-    paths = sorted({tuple(options[fork.rows[0]][: fork.depth]) for fork in forks}, key=len)
-    values = _behind(model, prefix, paths)
+    values = _behind(model, prefix, list({tuple(options[fork.rows[0]][: fork.depth]) for fork in forks}))
     for fork in forks:
         after = values[tuple(options[fork.rows[0]][: fork.depth])]
         tokens = sorted({options[row][fork.depth] for row in fork.rows})
@@ -135,21 +134,50 @@ def _forks(options: Sequence[Sequence[int]], rows: list[int], depth: int, found:
 
 
 def _behind(model: Model, prefix: Prefix, paths: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...], Tensor]:
-    """Log-probabilities (V,) of the token behind each path; paths by growing length."""
+    """Log-probabilities (V,) of the token behind each path. A path that begins another one is read with it."""
     found: dict[tuple[int, ...], Tensor] = {(): prefix.next_log_probs}
-    left = [path for path in paths if path]
-    while left:
-        longest = len(left[-1])
-        rows = left[-max(1, ROW_TOKENS // longest) :]
-        left = left[: -len(rows)]
-        tokens = torch.zeros(len(rows), longest, dtype=torch.int64)
-        for number, row in enumerate(rows):
-            tokens[number, : len(row)] = torch.tensor(row)
-        out = model(tokens, following(prefix.state, len(rows), longest), prefix.state.expanded(len(rows)))
-        ends = torch.tensor([len(row) - 1 for row in rows])
-        logits = model.logits(out.hidden[torch.arange(len(rows)), ends])
-        found |= dict(zip(rows, F.log_softmax(logits, dim=-1), strict=True))
+    rows: list[list[tuple[int, ...]]] = []  # paths that begin one another, the longest first
+    for path in sorted(filter(None, paths), reverse=True):
+        if rows and rows[-1][0][: len(path)] == path:
+            rows[-1].append(path)
+        else:
+            rows.append([path])
+    rows.sort(key=lambda row: len(row[0]))
+    while rows:
+        longest = len(rows[-1][0])
+        taken = rows[-max(1, ROW_TOKENS // longest) :]
+        rows = rows[: -len(taken)]
+        tokens = torch.zeros(len(taken), longest, dtype=torch.int64)
+        for number, row in enumerate(taken):
+            tokens[number, : len(row[0])] = torch.tensor(row[0])
+        out = model(tokens, following(prefix.state, len(taken), longest), prefix.state.expanded(len(taken)))
+        ends = [(number, path) for number, row in enumerate(taken) for path in row]
+        places = torch.tensor([len(path) - 1 for _, path in ends])
+        logits = model.logits(out.hidden[torch.tensor([number for number, _ in ends]), places])
+        found |= dict(zip((path for _, path in ends), F.log_softmax(logits, dim=-1), strict=True))
     return found
+
+
+@torch.inference_mode()
+def branched(model: Model, prefix: Prefix, rows: Sequence[Sequence[int]]) -> tuple[ModelState, Tensor]:
+    """The prefix with each of N continuations of at least one token behind it: one state of N rows, and the
+    log-probabilities (N, V) of what follows. Before shorter ones stands padding that nothing sees."""
+    longest = max(len(row) for row in rows)
+    padding = torch.tensor([[longest - len(row)] for row in rows])
+    tokens = torch.tensor([[0] * (longest - len(row)) + list(row) for row in rows])
+    meta = following(prefix.state, len(rows), longest)
+    positions = meta.positions - padding
+    inside = torch.arange(longest)[None] >= padding
+    first = meta.positions[:, :1]
+    meta = TokenMeta(
+        positions=torch.where(inside, positions, first),
+        segments=torch.where(inside, meta.segments, meta.segments + 1),
+        files=meta.files,
+        relations=meta.relations,
+    )
+    out = model(tokens, meta, prefix.state.expanded(len(rows)))
+    assert out.state is not None
+    return out.state, F.log_softmax(model.logits(out.hidden[:, -1]), dim=-1)
 
 
 def following(state: ModelState, num_rows: int, num_tokens: int) -> TokenMeta:

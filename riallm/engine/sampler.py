@@ -5,7 +5,7 @@ Letters: N continuations, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from riallm.core.errors import UsageError
-from riallm.engine.prefix import Prefix, following
+from riallm.engine.prefix import Prefix, branched, following
 from riallm.models.base import Model
 from riallm.nn.meta import TokenMeta
 from riallm.nn.state import KVState, ModelState
@@ -22,11 +22,20 @@ from riallm.nn.state import KVState, ModelState
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Continuation:
     """ids without the token that ended it; log_prob of all of them, the end included where there is one; finished:
-    whether it came to an end."""
+    whether it came to an end; start: which of a beam's starts it continues, and then its log_prob is in `log_prob`."""
 
     ids: tuple[int, ...]
     log_prob: float
     finished: bool
+    start: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """What a beam may begin with behind the prefix, and what it is credited with."""
+
+    ids: tuple[int, ...]
+    log_prob: float
 
 
 def _rows(state: ModelState, chosen: Tensor) -> ModelState:
@@ -103,12 +112,19 @@ def _grown(row: Continuation, token: int, gained: float, ends: Collection[int]) 
 
 
 @torch.inference_mode()
-def beam(model: Model, prefix: Prefix, *, num: int, max_tokens: int, ends: Collection[int]) -> list[Continuation]:
+def beam(
+    model: Model, prefix: Prefix, *, num: int, max_tokens: int, ends: Collection[int], starts: Sequence[Start] = ()
+) -> list[Continuation]:
     """The `num` likeliest finished continuations that a beam of that width finds, likeliest first; where fewer than
-    `num` came to an end in time, unfinished ones follow."""
-    open_rows = [Continuation(ids=(), log_prob=0.0, finished=False)]
+    `num` came to an end in time, unfinished ones follow. starts: where there are some, every continuation goes on from
+    one of them, and all share the width."""
+    if starts:
+        state, log_probs = branched(model, prefix, [start.ids for start in starts])
+    else:
+        state, log_probs = prefix.state.expanded(1), prefix.next_log_probs[None]
+    begun = [start.log_prob for start in starts] or [0.0]
+    open_rows = [Continuation(ids=(), log_prob=value, finished=False, start=at) for at, value in enumerate(begun)]
     finished: list[Continuation] = []
-    state, log_probs = prefix.state.expanded(1), prefix.next_log_probs[None]
     for step in range(max_tokens):
         totals = log_probs + torch.tensor([row.log_prob for row in open_rows])[:, None]
         width = min(2 * num, totals.numel())

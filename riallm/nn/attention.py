@@ -22,6 +22,9 @@ from riallm.nn.norm import RMSNorm
 from riallm.nn.rope import rotate
 from riallm.nn.state import KVState
 
+FEW = 1 << 19
+"""Scores of a row and head up to which a call with a state holds them in memory, and is quicker for it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ranges:
@@ -75,6 +78,29 @@ def attend(
     return seen[..., :head_dim]
 
 
+def attend_few(
+    q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor, terms: Tensor | None, query: TokenMeta, key: TokenMeta
+) -> Tensor:
+    """What `attend` computes, for few queries of many rows, as decoding has them: heads that share keys are multiplied
+    with them together, so that no key is copied; the fused kernel takes ten times as long for one query a row."""
+    rows, heads, tokens, head_dim = q.shape
+    groups = k.shape[1]
+    scores = q.reshape(rows, groups, -1, head_dim) @ k.transpose(-1, -2)
+    scores = scores.view(rows, heads, tokens, -1).float() * head_dim**-0.5
+    if terms is not None:
+        scores = scores + _bias(terms, query, key)
+    weights = scores.masked_fill(~mask, float("-inf")).softmax(dim=-1).to(v.dtype)
+    seen: Tensor = weights.view(rows, groups, heads // groups * tokens, -1) @ v
+    return seen.view(rows, heads, tokens, head_dim)
+
+
+def _bias(terms: Tensor, query: TokenMeta, key: TokenMeta) -> Tensor:
+    """(B, H, T, S) in float32."""
+    rows = torch.arange(query.files.shape[0], device=terms.device)[:, None, None]
+    bias: Tensor = terms.float().permute(0, 2, 3, 1)[rows, query.files[:, :, None], key.files[:, None, :]]
+    return bias.permute(0, 3, 1, 2)
+
+
 def attend_reference(
     q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None, terms: Tensor | None, query: TokenMeta, key: TokenMeta
 ) -> Tensor:
@@ -83,9 +109,7 @@ def attend_reference(
     k, v = k.repeat_interleave(groups, dim=1).float(), v.repeat_interleave(groups, dim=1).float()
     scores = q.float() @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
     if terms is not None:
-        rows = torch.arange(q.shape[0], device=q.device)[:, None, None]
-        bias = terms.float().permute(0, 2, 3, 1)[rows, query.files[:, :, None], key.files[:, None, :]]
-        scores = scores + bias.permute(0, 3, 1, 2)
+        scores = scores + _bias(terms, query, key)
     if mask is None:
         mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).tril()
     seen: Tensor = scores.masked_fill(~mask, float("-inf")).softmax(dim=-1) @ v
@@ -143,5 +167,8 @@ class Attention(nn.Module):
             k, v = state.keys, state.values
         # With one file all scores of a row would get the same number, which softmax takes off again.
         terms = None if self.alpha is None or meta.num_files == 1 else file_terms(self.alpha, meta.relations)
-        seen = attend(q, k, v, mask=mask, terms=terms, query=meta, key=key_meta or meta)
+        if state is not None and mask is not None and tokens * k.shape[2] <= FEW:
+            seen = attend_few(q, k, v, mask=mask, terms=terms, query=meta, key=key_meta or meta)
+        else:
+            seen = attend(q, k, v, mask=mask, terms=terms, query=meta, key=key_meta or meta)
         return self.o_proj(seen.transpose(1, 2).reshape(rows, tokens, -1)), state

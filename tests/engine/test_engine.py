@@ -12,8 +12,8 @@ import torch.nn.functional as F
 
 from riallm.core.errors import UsageError
 from riallm.engine import prefix as prefixes
-from riallm.engine.prefix import choose, read, score
-from riallm.engine.sampler import beam, narrowed, sample
+from riallm.engine.prefix import branched, choose, read, score
+from riallm.engine.sampler import Start, beam, narrowed, sample
 from riallm.models.ria import RIA
 from riallm.models.zoo import nano
 from riallm.nn.meta import Relation, TokenMeta
@@ -145,6 +145,27 @@ def test_a_wide_beam_finds_the_likeliest_of_all(model: RIA) -> None:
     finished = [row for row in found if row.finished][:5]
     assert [row.ids for row in finished] == best
     assert [row.log_prob for row in finished] == pytest.approx([every[ids] for ids in best], abs=1e-3)
+
+
+def test_a_beam_may_begin_with_several_texts_of_any_length(model: RIA) -> None:
+    """What stands before a start is padding that nothing sees: each row is as if it were read alone."""
+    before = [1, 2, 3]
+    starts = [Start(ids=(4,), log_prob=-1.0), Start(ids=(5, 6, 7, 8), log_prob=-0.5), Start(ids=(9, 4), log_prob=-2.0)]
+    _, log_probs = branched(model, read(model, before), [start.ids for start in starts])
+    alone = [read(model, [*before, *start.ids]).next_log_probs for start in starts]
+    torch.testing.assert_close(log_probs, torch.stack(alone), atol=1e-4, rtol=0)
+    rest = [token for token in range(VOCAB) if token != 0]
+    every = {
+        (at, ids): start.log_prob + plain(model, [*before, *start.ids], [*ids, 0])
+        for at, start in enumerate(starts)
+        for length in range(3)
+        for ids in itertools.product(rest, repeat=length)
+    }
+    best = sorted(every, key=lambda row: -every[row])[:6]
+    found = beam(model, read(model, before), num=400, max_tokens=3, ends=(0,), starts=starts)
+    finished = [row for row in found if row.finished][:6]
+    assert [(row.start, row.ids) for row in finished] == best
+    assert [row.log_prob for row in finished] == pytest.approx([every[row] for row in best], abs=1e-3)
 
 
 def test_what_cannot_be_done_is_refused(model: RIA) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
-from riallm.nn.attention import Attention, Ranges, attend, attend_reference, file_terms, visible
+from riallm.nn.attention import Attention, Ranges, attend, attend_few, attend_reference, file_terms, visible
 from riallm.nn.meta import Relation, TokenMeta
 from riallm.nn.state import KVState, joined
 
@@ -33,10 +35,13 @@ def tensors() -> tuple[torch.Tensor, ...]:
     return tuple(torch.randn(shape, generator=draw, requires_grad=True) for shape in shapes)
 
 
+@pytest.mark.parametrize("quick", [attend, attend_few])
 @pytest.mark.parametrize("ranges", [None, Ranges(local=3, file=6), Ranges(local=1, file=2)])
-def test_the_fused_path_is_the_document_s_formula(meta: TokenMeta, ranges: Ranges | None) -> None:
+def test_the_quick_paths_are_the_document_s_formula(
+    meta: TokenMeta, ranges: Ranges | None, quick: Callable[..., torch.Tensor]
+) -> None:
     results = []
-    for path in (attend, attend_reference):
+    for path in (quick, attend_reference):
         q, k, v, alpha = tensors()
         mask = visible(meta, meta, ranges)
         out = path(q, k, v, mask=mask, terms=file_terms(alpha, meta.relations), query=meta, key=meta)
