@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from riallm.eval import report
-from riallm.eval.tasks.repair_metrics import figures
+from riallm.eval.tasks.repair_metrics import compared, figures
 
 
 def arm(plausible=0, correct=0, choice="none", exact=False, unchecked=0):
@@ -84,6 +84,15 @@ def test_difference_counts_the_items_of_each_side(found):
     assert gain.estimate.value == 0.25
     ten = found.differences["B0", "B1", "correct", 10]
     assert (ten.only_first, ten.only_second) == (1, 1)
+    unlike = found.differences["B0", "B1", "correct, unlike", 1000]
+    assert unlike.estimate.num == 2 and ("B0", "B1", "correct, real", 1000) not in found.differences
+    operator = found.differences["B0", "B1", "correct, operator", 1000]
+    assert unlike.estimate.value + operator.estimate.value == 2 * gain.estimate.value
+
+
+def test_each_arm_is_compared_with_the_one_before_and_with_the_first():
+    assert compared(["B2", "B3", "B4"]) == [("B2", "B3"), ("B3", "B4"), ("B2", "B4")]
+    assert compared(["B2"]) == [] and compared(["B0", "B1"]) == [("B0", "B1")]
 
 
 def test_what_was_not_measured_is_told(found):

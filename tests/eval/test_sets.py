@@ -6,10 +6,13 @@ from collections import Counter
 import pytest
 
 from riallm.core.errors import UsageError
+from riallm.data import upstream_bug
 from riallm.eval.bug import PATTERNS
 from riallm.eval.sets import benchmarks, folder, injected, smoke
+from riallm.eval.sets.calibration import CALIBRATION
 from riallm.eval.sets.held_out import HELD_OUT, settings
 from riallm.eval.sets.load import drawn, load
+from riallm.recipes.corpus import CORPORA
 
 
 def test_smoke_has_thirty_bugs_of_both_families(tmp_path):
@@ -37,12 +40,14 @@ def test_smoke_projects_with_and_without_their_bugs(tmp_path):
         assert correct.encode() == smoke.module_text(path.split("/")[1].removesuffix(".py"))
 
 
-def test_injected_manifest():
-    rows = injected.rows()
+@pytest.mark.parametrize(("name", "least", "least_packages"), [("injected", 300, 8), ("calibration", 180, 7)])
+def test_injected_manifests(name, least, least_packages):
+    table, manifest = injected.SETS[name]
+    rows = injected.rows(manifest)
     num = len(rows)
-    assert num >= 300
+    assert num >= least
     packages, injectors = Counter(row["package"] for row in rows), Counter(row["injector"] for row in rows)
-    assert len(packages) >= 8
+    assert len(packages) >= least_packages
     assert max(packages.values()) <= 0.15 * num + 1
     assert max(injectors.values()) <= 0.10 * num + 1
     assert sum(count for name, count in injectors.items() if name.startswith("unlike:")) >= num / 2
@@ -50,17 +55,23 @@ def test_injected_manifest():
     assert len({row["id"] for row in rows}) == num
     assert len({json.dumps([row["package"], row["path"], row["edits"]]) for row in rows}) == num
     for row in rows:
-        held = HELD_OUT[row["package"]]
+        held = table[row["package"]]
         assert row["version"] == held.version
         assert row["visible"] and row["red"] > len(row["withheld"])
         assert not row["path"].startswith(held.tests)
 
 
+def test_what_weights_are_chosen_on_is_in_no_other_set():
+    elsewhere = {*HELD_OUT, *(bug.package for bug in upstream_bug.load())}
+    elsewhere |= {package for make in CORPORA.values() for package in make().packages}
+    assert not elsewhere & set(CALIBRATION)
+
+
 def test_held_out_packages_are_pinned_and_permissive():
     assert len(HELD_OUT) >= 8
-    for held in HELD_OUT.values():
+    for held in (*HELD_OUT.values(), *CALIBRATION.values()):
         assert len(held.sha256) == 64
-        assert held.licence in ("MIT", "BSD-3-Clause", "Apache-2.0", "ISC")
+        assert held.licence in ("MIT", "BSD-2-Clause", "BSD-3-Clause", "Apache-2.0", "ISC")
         assert settings(held).startswith("[pytest]\n")
 
 

@@ -222,6 +222,7 @@ def _copy(source: Path, target: Path) -> None:
     if source.is_dir():
         shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
     else:
+        target.parent.mkdir(exist_ok=True)
         shutil.copyfile(source, target)
 
 

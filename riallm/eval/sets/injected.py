@@ -1,4 +1,5 @@
-"""Set (a): bugs injected into whole packages that stay out of all training, as the manifest beside this file says."""
+"""Bugs injected into whole packages, as the manifests beside this file say: set (a), "injected", is measured on and
+stays out of all training; "calibration" chooses weights."""
 
 from __future__ import annotations
 
@@ -14,9 +15,15 @@ from riallm.code.source import Source
 from riallm.core.errors import UsageError
 from riallm.data.inject import apply_edits, reverse_edits
 from riallm.eval.bug import Bug, digest_of
-from riallm.eval.sets.held_out import HELD_OUT, release_folder, test_files
+from riallm.eval.sets import calibration
+from riallm.eval.sets.held_out import HELD_OUT, Held, release_folder, test_files
 
 MANIFEST = Path(__file__).parent / "injected.jsonl"
+SETS: dict[str, tuple[dict[str, Held], Path]] = {
+    "injected": (HELD_OUT, MANIFEST),
+    "calibration": (calibration.CALIBRATION, calibration.MANIFEST),
+}
+"""Name -> its packages, and its manifest."""
 
 
 def rows(manifest: Path = MANIFEST) -> list[dict[str, Any]]:
@@ -43,12 +50,13 @@ def write(base: Path, path: str, edits: Sequence[Edit], folder: Path, fixed: boo
     (folder / path).write_bytes(source.encode(apply_edits(source.text, edits)))
 
 
-def load(data: Path, manifest: Path = MANIFEST) -> list[Bug]:
-    """All bugs, packages fetched into `data` as needed. Raises UsageError when a package cannot be had."""
+def load(data: Path, name: str = "injected") -> list[Bug]:
+    """All bugs of a set, packages fetched into `data` as needed. Raises UsageError when a package cannot be had."""
     folders = {}
     bugs = []
+    packages, manifest = SETS[name]
     for row in rows(manifest):
-        held = HELD_OUT[row["package"]]
+        held = packages[row["package"]]
         if held.version != row["version"]:
             raise UsageError(f"{row['id']} was made for {held.name} {row['version']}, the table has {held.version}")
         if held.name not in folders:
@@ -57,7 +65,7 @@ def load(data: Path, manifest: Path = MANIFEST) -> list[Bug]:
         bugs.append(
             Bug(
                 id=row["id"],
-                set="injected",
+                set=name,
                 pattern=row["pattern"],
                 injector=row["injector"],
                 write=partial(write, base, row["path"], edits),

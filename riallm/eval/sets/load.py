@@ -11,7 +11,7 @@ from riallm.eval.bug import Bug
 from riallm.eval.sets import benchmarks, folder, injected, smoke, upstream
 
 Say = Callable[[str], None]
-NAMES = ("smoke", "injected", "upstream", *benchmarks.NAMES, "benchmarks", "all")
+NAMES = ("smoke", *injected.SETS, "upstream", *benchmarks.NAMES, "benchmarks", "all")
 
 
 def load(name: str, *, data: Path, say: Say, limit: int | None = None, seed: int = 0) -> list[Bug]:
@@ -40,8 +40,8 @@ def drawn(bugs: Sequence[Bug], limit: int | None, seed: int) -> list[Bug]:
 def _load(name: str, data: Path, say: Say) -> list[Bug]:
     if name == "smoke":
         return smoke.load(data)
-    if name == "injected":
-        return _or_skip(lambda: injected.load(data), "injected", say)
+    if name in injected.SETS:
+        return _or_skip(lambda: injected.load(data, name), name, say)
     if name == "upstream":
         bugs = upstream.load()
         if not bugs:

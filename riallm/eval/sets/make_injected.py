@@ -1,6 +1,6 @@
-"""Makes the manifest of injected bugs. Takes an hour or so; what it has found is kept and it goes on from there.
+"""Makes a manifest of injected bugs. Takes an hour or so; what it has found is kept and it goes on from there.
 
-    python -m riallm.eval.sets.make_injected --data DIR [--num 360] [--seed 1]
+    python -m riallm.eval.sets.make_injected [--set injected] --data DIR [--num 360] [--seed 1]
 
 Every bug is proved in the sandbox (`eval/verify`). No package may hold over 15 % of the bugs, no injector over
 10 %, and at least 55 % come from injectors unlike the repair's operators.
@@ -27,7 +27,8 @@ from riallm.data.inject import UNLIKE_NAMES, Injection, functions_of, inject
 from riallm.data.inject_operators import operator_weights
 from riallm.data.inject_pattern import refine
 from riallm.data.inject_site import Library
-from riallm.eval.sets.held_out import HELD_OUT, Held, code_files, default_data, release_folder, test_files
+from riallm.eval.sets.held_out import Held, code_files, default_data, release_folder, test_files
+from riallm.eval.sets.injected import SETS
 from riallm.eval.verify import NAMED, Baseline, Proof, baseline, prove, saved_baseline
 from riallm.sandbox import open_sandbox
 
@@ -36,7 +37,6 @@ INJECTOR_SHARE = 0.10
 UNLIKE_SHARE = 0.58
 VISIBLE_SECONDS = 5.0
 PER_FUNCTION = 3
-MANIFEST = Path(__file__).parent / "injected.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,11 +163,12 @@ def spelling(package: str, made: Injection) -> str:
     return json.dumps([package, made.path, places_of([asdict(edit) for edit in made.edits])])
 
 
-def make(data: Path, num: int, seed: int, manifest: Path) -> Counter[str]:
-    """Bring the manifest to `num` bugs; returns how often attempts ended how."""
+def make(data: Path, num: int, seed: int, which: str = "injected") -> Counter[str]:
+    """Bring a set's manifest to `num` bugs; returns how often attempts ended how."""
+    table, manifest = SETS[which]
     rows = [json.loads(line) for line in manifest.read_text().splitlines()] if manifest.exists() else []
     injectors = Counter(row["injector"] for row in rows)
-    packages = Counter(dict.fromkeys(HELD_OUT, 0)) + Counter(row["package"] for row in rows)
+    packages = Counter(dict.fromkeys(table, 0)) + Counter(row["package"] for row in rows)
     taken = Counter(f"{row['package']}:{row['path']}:{row['function']}" for row in rows)
     known = {json.dumps([row["package"], row["path"], places_of(row["edits"])]) for row in rows}
     ends: Counter[str] = Counter()
@@ -178,15 +179,15 @@ def make(data: Path, num: int, seed: int, manifest: Path) -> Counter[str]:
         while len(rows) < num:
             number += 1
             draw = random.Random(f"{seed}:{number}")
-            open_packages = [name for name in HELD_OUT if packages[name] < PACKAGE_SHARE * num]
+            open_packages = [name for name in table if packages[name] < PACKAGE_SHARE * num]
             name = min(open_packages, key=lambda name: (packages[name] + 0.2 * spent[name], name))
             spent[name] += 1
             if name not in benches:
                 folder = Path(scratch) / name
-                shutil.copytree(release_folder(HELD_OUT[name], data), folder)
+                shutil.copytree(release_folder(table[name], data), folder)
                 compileall.compile_dir(folder, quiet=2)
-                kept = data / "held_out" / f"{HELD_OUT[name].key}.baseline.json"
-                benches[name] = Bench(held=HELD_OUT[name], folder=folder, kept=kept)
+                kept = data / "held_out" / f"{table[name].key}.baseline.json"
+                benches[name] = Bench(held=table[name], folder=folder, kept=kept)
             bench, injector = benches[name], choose(injectors, num, draw)
             found = attempt(bench, injector, taken, draw)
             if found is None:
@@ -226,10 +227,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, default=default_data())
     parser.add_argument("--num", type=int, default=360)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--manifest", type=Path, default=MANIFEST)
+    parser.add_argument("--set", choices=tuple(SETS), default="injected")
     args = parser.parse_args(argv)
-    ends = make(args.data, args.num, args.seed, args.manifest)
-    sys.stdout.write(json.dumps({"manifest": str(args.manifest), "attempts": dict(ends)}) + "\n")
+    ends = make(args.data, args.num, args.seed, args.set)
+    sys.stdout.write(json.dumps({"set": args.set, "attempts": dict(ends)}) + "\n")
     return 0
 
 

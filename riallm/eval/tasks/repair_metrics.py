@@ -46,8 +46,11 @@ class Split:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """All figures of a run. `differences`: (first arm, second arm, "plausible" | "correct", depth) -> difference.
-    `only`: (one arm, another) -> ids of the bugs that the one repaired correctly and the other did not."""
+    """All figures of a run.
+
+    differences: (first arm, second arm, "plausible" | "correct" | "correct, KIND of bug", depth) -> difference.
+    only: (one arm, another) -> ids of the bugs that the one repaired correctly and the other did not.
+    """
 
     num: int
     num_dropped: int
@@ -84,15 +87,18 @@ def figures(rows: Iterable[Row], *, arms: Sequence[str], deepest: int, seed: int
     done = [row for row in rows if row["status"] == "done"]
     dropped = Counter(row["reason"].partition(":")[0][:60] for row in rows if row["status"] == "dropped")
     depths = [depth for depth in DEPTHS if depth < deepest] + [deepest]
+    kinds = ("operator", "unlike", "real")
+    pairs = compared(arms)
     differences = {}
-    for first, second in pairwise(arms):
+    for first, second in pairs:
         for which in ("plausible", "correct"):
             for depth in depths:
-                solved = [
-                    [within(row["arms"][arm][f"first_{which}"], depth) for row in done] for arm in (first, second)
-                ]
-                differences[first, second, which, depth] = compare(solved[0], solved[1], seed=seed)
-    kinds = ("operator", "unlike", "real")
+                differences[first, second, which, depth] = differ(done, first, second, which, depth, seed)
+        for kind in kinds:
+            part = [row for row in done if row["injector"].partition(":")[0] == kind]
+            if 0 < len(part) < len(done):
+                found = differ(part, first, second, "correct", deepest, seed)
+                differences[first, second, f"correct, {kind}", deepest] = found
     return Figures(
         num=len(done),
         num_dropped=sum(dropped.values()),
@@ -102,13 +108,24 @@ def figures(rows: Iterable[Row], *, arms: Sequence[str], deepest: int, seed: int
         deepest=deepest,
         arms={arm: arm_figures(done, arm, depths, seed) for arm in arms},
         differences=differences if done else {},
-        only={pair: only(done, *pair, deepest) for couple in pairwise(arms) for pair in (couple, couple[::-1])},
+        only={pair: only(done, *pair, deepest) for couple in pairs for pair in (couple, couple[::-1])},
         by_pattern=splits(done, arms, deepest, "pattern", PATTERNS),
         by_kind=splits(done, arms, deepest, "injector", (*kinds, *injectors(done))),
         by_reach=splits(
             [{**row, "reach": REACH[bool(row["within_reach"])]} for row in done], arms, deepest, "reach", REACH
         ),
     )
+
+
+def compared(arms: Sequence[str]) -> list[tuple[str, str]]:
+    """Pairs of arms whose difference is told: each with the one before it, and with the first."""
+    return list(dict.fromkeys([*pairwise(arms), *((arms[0], arm) for arm in arms[1:])]))
+
+
+def differ(rows: Sequence[Row], first: str, second: str, which: str, depth: int, seed: int) -> Difference:
+    """The second arm minus the first: shares that are plausible, or correct, within the depth."""
+    one, other = ([within(row["arms"][arm][f"first_{which}"], depth) for row in rows] for arm in (first, second))
+    return compare(one, other, seed=seed)
 
 
 def only(rows: Iterable[Row], one: str, other: str, depth: int) -> list[str]:
