@@ -5,7 +5,7 @@ A client says in `capabilities` what it can do, and the agent works with less wh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -31,6 +31,19 @@ class Infill:
 
     text: str
     logprob: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EditScore:
+    """What a model says of an edit, as natural log-probabilities. place: that these lines are wrong. text: that they
+    become those, rather than what another one of the edits that it was asked about makes of them."""
+
+    place: float
+    text: float
+
+
+INFILL = "infill"
+"""The `operator` of an edit that a model wrote."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,11 +76,13 @@ class Client(Protocol):
         """Up to `num` distinct fillings, likeliest first."""
         ...
 
-    def score_edits(self, text: str, edits: Sequence[Edit]) -> list[float]:
-        """Natural log-probability of each edit of a file whose text is `text`, given what stands around it: that these
-        lines are wrong, and that they become those rather than what another one of the edits makes of them."""
+    def score_edits(self, text: str, edits: Sequence[Edit]) -> list[EditScore]:
+        """What is to be said of each edit of a file whose text is `text`, given what stands around it."""
         ...
 
-    def propose_edits(self, path: str, text: str, line: int, *, num: int) -> list[Edit]:
-        """Up to `num` edits of the function around a line of a file, likeliest first; `prior` is the probability."""
+    def propose_edits(
+        self, path: str, text: str, line: int, *, num: int, suspicion: Mapping[int, float] | None = None
+    ) -> list[Edit]:
+        """Up to `num` edits of the function around a line of a file, likeliest first; `prior` is the probability.
+        suspicion: of lines of the file, where tests have said anything of them."""
         ...

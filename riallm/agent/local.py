@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from riallm.agent.client import Capabilities, Context, Infill
-from riallm.agent.passage import Change, Passage, change, edit_of, olds, passage
+from riallm.agent.client import Capabilities, Context, EditScore, Infill
+from riallm.agent.passage import Change, Passage, change, edit_of, olds, passage, spans
 from riallm.code.edit import Edit
 from riallm.code.source import Source
 from riallm.core.errors import UsageError
@@ -25,8 +25,14 @@ if TYPE_CHECKING:
 ANSWER_TOKENS = 72
 """Left free for an answer behind what is shown."""
 
-PLACES = 6
-"""Lines of a passage whose mendings are asked for."""
+STARTS = 8
+"""Lines of a passage that the wrong ones may begin with."""
+
+PLACES = 16
+"""Lines of a passage, one or several, whose mendings are asked for."""
+
+STRAY = 0.1
+"""Suspicion of a line that no red test ran."""
 
 SUFFIX_SHARE = 0.3
 """Of what is shown around a hole, the part behind it."""
@@ -113,9 +119,9 @@ class LocalClient:
         prefix, _ = extended(self._model, behind, [special("<|old|>")])
         return prefix, wrong
 
-    def score_edits(self, text: str, edits: Sequence[Edit]) -> list[float]:
-        """See `Client.score_edits`; an edit that cannot be shown gets what the least likely other one has."""
-        found: dict[int, float] = {}
+    def score_edits(self, text: str, edits: Sequence[Edit]) -> list[EditScore]:
+        """See `Client.score_edits`; an edit that cannot be shown gets the least that another one has."""
+        found: dict[int, EditScore] = {}
         known: dict[tuple[str, int], Passage] = {}
         passages: dict[Passage, dict[str, list[tuple[int, str]]]] = defaultdict(lambda: defaultdict(list))
         for index, edit in enumerate(edits):
@@ -128,18 +134,21 @@ class LocalClient:
                 passages[shown][made.old].append((index, made.new))
         for shown, groups in passages.items():
             found |= self._score_passage(shown, groups)
-        least = min(found.values(), default=0.0)
+        least = EditScore(
+            place=min((value.place for value in found.values()), default=0.0),
+            text=min((value.text for value in found.values()), default=0.0),
+        )
         return [found.get(index, least) for index in range(len(edits))]
 
-    def _score_passage(self, shown: Passage, groups: dict[str, list[tuple[int, str]]]) -> dict[int, float]:
+    def _score_passage(self, shown: Passage, groups: dict[str, list[tuple[int, str]]]) -> dict[int, EditScore]:
         """Whether anything is wrong; which lines, of those that may be meant; what they become, of the edits that are
         asked about. So neither the length of a line nor how well the model copies counts."""
         prefix, wrong = self._shown(shown)
-        found: dict[int, float] = {}
+        found: dict[int, EditScore] = {}
         places = self._chosen(prefix, sorted({*olds(shown), *groups}), "<|new|>")
         for old, news in groups.items():
             texts = self._texts(prefix, old, sorted({new for _, new in news}))
-            found |= {index: wrong + places[old] + texts[new] for index, new in news}
+            found |= {index: EditScore(place=wrong + places[old], text=texts[new]) for index, new in news}
         return found
 
     def _answer(self, text: str, end: str) -> list[int]:
@@ -169,23 +178,38 @@ class LocalClient:
         place, _ = extended(self._model, prefix, self._answer(old, "<|new|>"))
         return self._chosen(place, news, "<|edit_end|>")
 
-    def propose_edits(self, path: str, text: str, line: int, *, num: int) -> list[Edit]:
-        """See `Client.propose_edits`. Which lines are wrong is asked of every line, so none is invented; then a beam
-        each for what the likeliest of them become."""
-        from riallm.engine.prefix import extended
-        from riallm.engine.sampler import beam
+    def propose_edits(
+        self, path: str, text: str, line: int, *, num: int, suspicion: Mapping[int, float] | None = None
+    ) -> list[Edit]:
+        """See `Client.propose_edits`. Which lines are wrong is asked of lines that are there, so none is invented; what
+        they become is the work of one beam over the likeliest of them."""
+        from riallm.engine.sampler import Start, beam
 
         source, end = self._source(path, text), self._tokenizer.special("<|edit_end|>")
         shown = passage(source, line, self._fits)
         prefix, wrong = self._shown(shown)
-        values = self._chosen(prefix, olds(shown), "<|new|>")
+        first = source.line_of(shown.start)
+        values = self._places(shown, prefix, {line - first: value for line, value in (suspicion or {}).items()})
+        likeliest = sorted(values, key=lambda old: -values[old])[:PLACES]
+        starts = [Start(ids=tuple(self._answer(old, "<|new|>")), log_prob=values[old]) for old in likeliest]
         edits = []
-        for old in sorted(values, key=lambda old: -values[old])[:PLACES]:
-            place, _ = extended(self._model, prefix, self._answer(old, "<|new|>"))
-            found = beam(self._model, place, num=max(1, num // PLACES), max_tokens=ANSWER_TOKENS, ends={end})
-            for row in found:
-                if row.finished:
-                    made = Change(old=old, new=self._tokenizer.decode(row.ids))
-                    edit = edit_of(source, shown, made, math.exp(wrong + values[old] + row.log_prob))
-                    edits += [edit] if edit is not None else []
-        return sorted(edits, key=lambda edit: -edit.prior)
+        for row in beam(self._model, prefix, num=num, max_tokens=ANSWER_TOKENS, ends={end}, starts=starts):
+            if row.finished:
+                made = Change(old=likeliest[row.start], new=self._tokenizer.decode(row.ids))
+                edit = edit_of(source, shown, made, math.exp(wrong + row.log_prob))
+                edits += [edit] if edit is not None else []
+        return edits
+
+    def _places(self, shown: Passage, prefix: Prefix, suspicion: Mapping[int, float]) -> dict[str, float]:
+        """What may be wrong, one line or several -> its log-probability. suspicion: of lines of the passage, the first
+        being 0; it counts as a probability."""
+        lines = self._chosen(prefix, olds(shown), "<|new|>")
+        for old in lines:
+            line = shown.text.count("\n", 0, shown.text.index(old) + len(old))
+            lines[old] += math.log(suspicion.get(line, STRAY)) if suspicion else 0.0
+        found: dict[str, float] = {}
+        for old in sorted(lines, key=lambda old: -lines[old])[:STARTS]:
+            longer = [each for each in spans(shown, old) if len(self._tokenizer.encode(each)) <= ANSWER_TOKENS]
+            how = self._chosen(prefix, longer, "<|new|>") if longer else {}
+            found |= {each: lines[old] + value for each, value in how.items()}
+        return found

@@ -12,7 +12,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
-from riallm.agent.client import Capabilities, Context, Infill
+from riallm.agent.client import Capabilities, Context, EditScore, Infill
 from riallm.code.edit import Edit
 from riallm.core.errors import ClientError
 
@@ -63,10 +63,12 @@ class NgramClient:
     def infill(self, context: Context, *, num: int, max_chars: int = 120, seed: int = 0) -> list[Infill]:
         raise ClientError("an n-gram model scores fillings and invents none; ask its capabilities first")
 
-    def score_edits(self, text: str, edits: Sequence[Edit]) -> list[float]:
+    def score_edits(self, text: str, edits: Sequence[Edit]) -> list[EditScore]:
         raise ClientError("an n-gram model knows no edits; ask its capabilities first")
 
-    def propose_edits(self, path: str, text: str, line: int, *, num: int) -> list[Edit]:
+    def propose_edits(
+        self, path: str, text: str, line: int, *, num: int, suspicion: Mapping[int, float] | None = None
+    ) -> list[Edit]:
         raise ClientError("an n-gram model knows no edits; ask its capabilities first")
 
     def _taken(self, context: Context, behind: list[str], ahead: list[str]) -> dict[tuple[tuple[str, ...], str], int]:

@@ -9,12 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from riallm.agent.client import INFILL
 from riallm.code.edit import Edit
 from riallm.code.source import Source
 from riallm.data.repair_rows import MOST_LINES, lines_of
 
 STRIDE = 12
 """Lines by which the part of a long function moves, so that neighbouring lines share one."""
+
+
+MOST_OLD_LINES = 8
+"""Lines that an edit of a model replaces."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +99,18 @@ def olds(shown: Passage) -> list[str]:
     return found
 
 
+def spans(shown: Passage, old: str) -> list[str]:
+    """`old`, one of `olds`, and what it is with each number of lines more that a bug may have spoilt with it."""
+    start = shown.text.index(old)
+    at, found = start, [old]
+    lines = shown.text[start:].splitlines(keepends=True)[: old.count("\n") + MOST_OLD_LINES]
+    for number, line in enumerate(lines):
+        at += len(line)
+        if number > old.count("\n") and line.strip():
+            found.append(shown.text[start:at].rstrip("\r\n"))
+    return found
+
+
 def edit_of(source: Source, shown: Passage, made: Change, prior: float) -> Edit | None:
     """A model's answer as an edit of the file, as small as whole words allow; None where the old lines are not there,
     stand there twice, or nothing changes."""
@@ -113,7 +130,7 @@ def edit_of(source: Source, shown: Passage, made: Change, prior: float) -> Edit 
         original=old[before : len(old) - after],
         text=new[before : len(new) - after],
         line=source.line_of(start),
-        operator="infill",
+        operator=INFILL,
         prior=prior,
     )
 

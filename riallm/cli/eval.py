@@ -29,8 +29,8 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--arms",
         default="B0,B1,B2",
-        help="B0 random, B1 localisation and prior, B2 and the n-gram, B3 and a language model, B4 and its own edits"
-        " (default: B0,B1,B2)",
+        help="B0 random, B1 localisation and prior, B2 and the n-gram, B2F with fitted weights, B3 and a language "
+        "model, B4 and its own edits (default: B0,B1,B2)",
     )
     add("--model", metavar="NAME|DIR", help="the language model of B3 and B4")
     add("--data", type=Path, help="fetched packages, or the benchmarks' folder (default: the cache folder)")

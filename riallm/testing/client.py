@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from riallm.agent.client import Capabilities, Context, Infill
+from riallm.agent.client import INFILL, Capabilities, Context, EditScore, Infill
 from riallm.code.edit import Edit
 from riallm.core.errors import ClientError
 
@@ -49,12 +49,15 @@ class ScriptedClient:
         texts = [text for text in self._infills.get(hole, ()) if len(text) <= max_chars][:num]
         return [Infill(text, -1.0 - index) for index, text in enumerate(texts)]
 
-    def score_edits(self, text: str, edits: Sequence[Edit]) -> list[float]:
+    def score_edits(self, text: str, edits: Sequence[Edit]) -> list[EditScore]:
         if self._edits is None:
             raise ClientError("this scripted model knows no edits")
-        return [self._edits.get((edit.original, edit.text), self._otherwise) for edit in edits]
+        values = [self._edits.get((edit.original, edit.text), self._otherwise) for edit in edits]
+        return [EditScore(place=0.0, text=value) for value in values]
 
-    def propose_edits(self, path: str, text: str, line: int, *, num: int) -> list[Edit]:
+    def propose_edits(
+        self, path: str, text: str, line: int, *, num: int, suspicion: Mapping[int, float] | None = None
+    ) -> list[Edit]:
         if self._edits is None:
             raise ClientError("this scripted model knows no edits")
         return [
@@ -64,7 +67,7 @@ class ScriptedClient:
                 original=old,
                 text=new,
                 line=text[: text.index(old)].count("\n") + 1,
-                operator="infill",
+                operator=INFILL,
                 prior=math.exp(value),
             )
             for (old, new), value in sorted(self._edits.items(), key=lambda item: -item[1])

@@ -90,7 +90,10 @@ def test_likely_edits_are_tried_earlier(project: Make) -> None:
         ranks.append(next(at for at, each in enumerate(ordered) if each.edit == loved))
     assert ranks[1] < ranks[0]
     known = rank.opinions(program, found, clients)
-    assert max(known.edits.values()) == 0.0 and min(known.edits.values()) == -20.0 and any(known.gains.values())
+    texts = [value.text for value in known.edits.values()]
+    assert max(texts) == 0.0 and min(texts) == -20.0 and any(known.gains.values())
+    assert rank.opinions(program, found, rank.Clients(cache=clients.cache)).weights == rank.CACHE
+    assert (known.weights, rank.Opinions().weights) == (rank.MODEL, rank.PRIOR)
 
 
 def test_every_arm_orders_the_same_candidates(project: Make) -> None:

@@ -40,10 +40,11 @@ def edit(original: str, new: str) -> Edit:
 def test_an_edit_is_a_choice_of_lines_and_of_what_they_become(client: LocalClient) -> None:
     assert isinstance(client, Client) and client.capabilities.edits
     edits = [edit("square * 3", "square * 4"), edit("* 3", "* 31"), edit("radius * radius", "radius")]
-    four, thirty, alone = (math.exp(value) for value in client.score_edits(TEXT, edits))
-    (place,) = client.score_edits(TEXT, edits[:1])  # no other text to choose: that the lines are wrong remains
-    assert four + thirty == pytest.approx(math.exp(place), rel=1e-3)
-    assert 0 < four < math.exp(place) and 0 < math.exp(place) + alone < 1
+    said = client.score_edits(TEXT, edits)
+    four, thirty, alone = (math.exp(value.text) for value in said)
+    assert four + thirty == pytest.approx(1.0, rel=1e-3) and alone == 1.0  # there is no other text to choose
+    assert said[0].place == said[1].place != said[2].place
+    assert 0 < math.exp(said[0].place) + math.exp(said[2].place) < 1
 
     # Chosen token by token, by what the model says behind the passage.
     t = client._tokenizer
@@ -57,14 +58,16 @@ def test_an_edit_is_a_choice_of_lines_and_of_what_they_become(client: LocalClien
     with torch.inference_mode():
         logits = client._model.logits(client._model(tokens, TokenMeta.plain(1, tokens.shape[1])).hidden[0, -1])
     wanted = logits[[tail[at] for tail in tails]].softmax(-1)
-    assert four / (four + thirty) == pytest.approx(float(wanted[0]), abs=0.05)  # bfloat16
+    assert four == pytest.approx(float(wanted[0]), abs=0.05)  # bfloat16
 
 
 def test_an_edit_that_cannot_be_shown_is_as_unlikely_as_the_least_likely(client: LocalClient) -> None:
     text = TEXT + "\n\n" + TEXT.replace("area", "other")
     far = Edit(path="a.py", start=0, original=text, text="pass\n", line=1, operator="test")
     values = client.score_edits(text, [edit("square * 3", "square * 4"), edit("def area", "def x"), far])
-    assert values[2] == min(values[:2]) and all(map(math.isfinite, values))
+    assert values[2].place == min(value.place for value in values[:2])
+    assert values[2].text == min(value.text for value in values[:2])
+    assert all(math.isfinite(value.place + value.text) for value in values)
 
 
 def test_proposals_are_edits_of_the_passage(client: LocalClient) -> None:
@@ -73,6 +76,17 @@ def test_proposals_are_edits_of_the_passage(client: LocalClient) -> None:
     for each in client.propose_edits("a.py", TEXT, 2, num=6):
         assert shown.start <= each.start and each.end <= shown.end and 0.0 < each.prior <= 1.0
         assert each.apply(TEXT) != TEXT
+
+
+def test_what_tests_suspect_is_likelier_to_be_wrong(client: LocalClient) -> None:
+    """Of an untrained model any line may be wrong; what the tests say decides."""
+    shown = passage(Source.parse("a.py", TEXT.encode()), 2)
+    prefix, _ = client._shown(shown)
+    lines = shown.text.rstrip().splitlines()
+    for number in (0, len(lines) - 1):
+        found = client._places(shown, prefix, {each: 1.0 if each == number else 1e-9 for each in range(len(lines))})
+        assert lines[number] in max(found, key=lambda old: found[old])
+    assert any("\n" in old for old in found) and max(found.values()) <= 0.0
 
 
 def test_holes_of_long_files_are_cut_to_what_fits(client: LocalClient) -> None:

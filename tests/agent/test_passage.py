@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from riallm.agent.passage import Change, Passage, change, edit_of, olds, passage
+from riallm.agent.passage import MOST_OLD_LINES, Change, Passage, change, edit_of, olds, passage, spans
 from riallm.code.edit import Edit
 from riallm.code.source import Source
 
@@ -107,6 +107,22 @@ def test_every_line_of_code_may_be_the_wrong_one() -> None:
     assert len(found) == 7 and all(shown.text.count(old) == 1 for old in found)
     assert found[0] == "def area(radius):" and found[2] == "    square = radius * radius"
     assert found[4] == "    total = square * 3\n    total = total + 0"
+
+
+def test_several_lines_may_be_wrong_together() -> None:
+    shown = passage(source(), 7)
+    square, total = "    square = radius * radius", "    total = square * 3"
+    found = spans(shown, square)
+    assert found[:2] == [square, f"{square}\n{total}"] and found[-1] == shown.text[shown.text.index(square) :].rstrip()
+    assert len(found) == 5 and spans(shown, "    return total") == ["    return total"]
+    twice = olds(shown)[4]  # a line that stands there twice, with one before it
+    assert spans(shown, twice)[:2] == [twice, f"{twice}\n    total = total + 0"]
+
+    long = passage(source(LONG), 70)
+    start = olds(long)[3]
+    assert len(spans(long, start)) == MOST_OLD_LINES
+    gap = Passage(path="a.py", text="a = 1\n\nb = 2\n", start=0, end=14)
+    assert spans(gap, "a = 1") == ["a = 1", "a = 1\n\nb = 2"]
 
 
 def test_a_passage_may_be_a_key() -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
-from riallm.agent.client import Client, Context
+from riallm.agent.client import INFILL, Client, Context
 from riallm.agent.passage import Passage, passage
 from riallm.agent.repair.program import Program
 from riallm.agent.repair.records import Candidate, Suspect
@@ -17,8 +18,8 @@ from riallm.code.source import Source
 EDITS_PER_LINE = 300
 INFILL_PRIOR = 0.05
 INFILLS_PER_LINE = 8
-EDITS_PER_PLACE = 48
-PLACES = 8
+EDITS_PER_PLACE = 32
+PLACES = 5
 """How many places, the most suspicious first, a model that knows edits is asked about."""
 STRAY = 0.3
 """Of the suspicion that led to a place, what an edit of an unsuspected line there gets."""
@@ -67,7 +68,9 @@ def from_model(
     program: Program, suspects: Sequence[Suspect], client: Client, *, test_text: str = ""
 ) -> list[Candidate]:
     """What a model that knows edits would change around the most suspicious lines."""
-    scores = {(suspect.path, suspect.line): suspect.score for suspect in suspects}
+    scores: dict[str, dict[int, float]] = defaultdict(dict)
+    for suspect in suspects:
+        scores[suspect.path][suspect.line] = suspect.score
     found: dict[str, Candidate] = {}
     asked: set[Passage] = set()
     for suspect in suspects:
@@ -80,11 +83,12 @@ def from_model(
         if len(asked) == PLACES:
             break
         asked.add(place)
-        edits = client.propose_edits(suspect.path, source.text, suspect.line, num=EDITS_PER_PLACE)
+        known = scores[suspect.path]
+        edits = client.propose_edits(suspect.path, source.text, suspect.line, num=EDITS_PER_PLACE, suspicion=known)
         total = sum(edit.prior for edit in edits) or 1.0
         for edit in edits:
             if key := statement_key(source, edit):
-                suspicion = scores.get((edit.path, edit.line), STRAY * suspect.score)
+                suspicion = known.get(edit.line, STRAY * suspect.score)
                 weighed = replace(edit, prior=INFILL_PRIOR * edit.prior / total)
                 _keep(found, source, weighed, key, suspicion, test_text)
     return list(found.values())
@@ -107,7 +111,7 @@ def infilled(program: Program, suspect: Suspect, client: Client, seed: int) -> l
             original=source.text[start:end],
             text=infill.text,
             line=suspect.line,
-            operator="infill",
+            operator=INFILL,
             prior=INFILL_PRIOR,
         )
         if infill.text != edit.original and (key := statement_key(source, edit)):

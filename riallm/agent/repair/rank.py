@@ -17,20 +17,37 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from riallm.agent.client import Client, Context
+from riallm.agent.client import INFILL, Client, Context, EditScore
 from riallm.agent.repair.program import Program
 from riallm.agent.repair.records import Candidate
 from riallm.core.errors import UsageError
 
 ARMS = ("random", "prior", "model")
-MODEL_WEIGHT = 0.2  # on the log-likelihood ratio; chosen on injected bugs by eval/tasks/repair_order.py
-MODEL_RANGE = 12.0  # nats; beyond this a ratio says "strange", not "stranger"
-EDIT_WEIGHT = 0.2  # on the log-probability of the edit; of a few weights the best on a few injected bugs (docs/log.md)
-EDIT_RANGE = 30.0  # nats below the likeliest edit
-ASKED = 1500  # candidates that a model that knows edits is asked about; it takes a second or two for a thousand
+RANGE = 12.0  # nats; beyond this a text is "strange" to the n-gram, not "stranger"
+EDIT_RANGE = 30.0  # nats that the model's word on lines, or on a text, may count
+ASKED = 1000  # candidates that a model that knows edits is asked about; it takes seconds
 SMELL_PENALTY = 100.0  # more than any difference of the other terms
 PLACE_WEIGHT = 0.5  # of suspicion among patches that pass
 SIZE_WEIGHT = 0.02  # a character of replaced and new text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weights:
+    """What each term counts beside the logarithm of suspicion, which counts 1. prior: of the operator. gain: nats of
+    the new text against the old by the n-gram. place, text: `EditScore`. own: of an edit that the model proposed."""
+
+    prior: float
+    gain: float = 0.0
+    place: float = 0.0
+    text: float = 0.0
+    own: float = 0.0
+
+
+PRIOR = Weights(prior=1.0)
+CACHE = Weights(prior=1.0, gain=0.2)  # set before any bug was looked at
+# Fitted to the bugs of the set "calibration": python -m riallm.eval.tasks.repair_order --model ria-nano --out DIR
+CACHE_FITTED = Weights(prior=0.47, gain=0.078)
+MODEL = Weights(prior=0.23, gain=0.065, place=0.11, text=0.15, own=-0.23)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,11 +60,16 @@ class Clients:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opinions:
-    """By the candidate's key: gains (nats of the new text minus the old), edits (nats of the edit below the likeliest).
+    """By the candidate's key: gains (nats of the new text minus the old by the n-gram) and edits (the model's word).
     Empty where nobody was asked."""
 
     gains: Mapping[str, float] = field(default_factory=dict)
-    edits: Mapping[str, float] = field(default_factory=dict)
+    edits: Mapping[str, EditScore] = field(default_factory=dict)
+
+    @property
+    def weights(self) -> Weights:
+        """What is right for who was asked."""
+        return MODEL if self.edits else CACHE if self.gains else PRIOR
 
 
 def order(
@@ -57,10 +79,11 @@ def order(
     arm: str,
     clients: Clients | None = None,
     known: Opinions | None = None,
+    weights: Weights | None = None,
     seed: int = 0,
 ) -> list[Candidate]:
     """`candidates`, the one to try first first. Equal scores keep the order of their keys. known: what the clients have
-    said already; they are asked where it is None."""
+    said already; they are asked where it is None. weights: other ones than those that are right for who was asked."""
     if arm not in ARMS:
         raise UsageError(f"no ranking {arm!r}; there are {', '.join(ARMS)}")
     stable = sorted(candidates, key=lambda candidate: candidate.key)
@@ -72,17 +95,18 @@ def order(
     elif known is None:
         known = opinions(program, stable, clients)
     said = known
-    return sorted(stable, key=lambda candidate: -score(candidate, said))
+    return sorted(stable, key=lambda candidate: -score(candidate, said, weights))
 
 
-def score(
-    candidate: Candidate, known: Opinions, model_weight: float = MODEL_WEIGHT, edit_weight: float = EDIT_WEIGHT
-) -> float:
+def score(candidate: Candidate, known: Opinions, weights: Weights | None = None) -> float:
     """Higher is tried earlier."""
-    base = math.log(candidate.suspicion) + math.log(max(candidate.edit.prior, 1e-12))
-    gain = max(-MODEL_RANGE, min(MODEL_RANGE, known.gains.get(candidate.key, 0.0)))
-    edit = max(-EDIT_RANGE, known.edits.get(candidate.key, 0.0))
-    return base + model_weight * gain + edit_weight * edit - SMELL_PENALTY * bool(candidate.smells)
+    weights = weights or known.weights
+    found = math.log(candidate.suspicion) + weights.prior * math.log(max(candidate.edit.prior, 1e-12))
+    found += weights.gain * max(-RANGE, min(RANGE, known.gains.get(candidate.key, 0.0)))
+    if candidate.key in known.edits:
+        edit = known.edits[candidate.key]
+        found += weights.place * max(-EDIT_RANGE, edit.place) + weights.text * max(-EDIT_RANGE, edit.text)
+    return found + weights.own * (candidate.edit.operator == INFILL) - SMELL_PENALTY * bool(candidate.smells)
 
 
 def opinions(program: Program, candidates: Sequence[Candidate], clients: Clients | None) -> Opinions:
@@ -96,22 +120,25 @@ def opinions(program: Program, candidates: Sequence[Candidate], clients: Clients
 
 def likely_edits(
     program: Program, candidates: Sequence[Candidate], model: Client, gains: Mapping[str, float] | None = None
-) -> dict[str, float]:
-    """key -> log P(edit) minus that of the likeliest one of all. The model is asked about the ASKED best by everything
-    else that is known; the others get what the least likely of those has."""
+) -> dict[str, EditScore]:
+    """key -> what the model says. It is asked about the ASKED best by everything else that is known; the others get the
+    least that any of those has."""
     cheap = Opinions(gains=gains or {})
     best_first = sorted(candidates, key=lambda candidate: -score(candidate, cheap))
     files: dict[str, list[Candidate]] = defaultdict(list)
     for candidate in best_first[:ASKED]:
         files[candidate.edit.path].append(candidate)
-    found: dict[str, float] = {}
+    found: dict[str, EditScore] = {}
     for path, group in files.items():
         source = program.source(path)
         assert source is not None
         values = model.score_edits(source.text, [candidate.edit for candidate in group])
         found |= {candidate.key: value for candidate, value in zip(group, values, strict=True)}
-    best, least = max(found.values(), default=0.0), min(found.values(), default=0.0)
-    return {candidate.key: found.get(candidate.key, least) - best for candidate in candidates}
+    least = EditScore(
+        place=min((value.place for value in found.values()), default=0.0),
+        text=min((value.text for value in found.values()), default=0.0),
+    )
+    return {candidate.key: found.get(candidate.key, least) for candidate in candidates}
 
 
 def likelihood_gains(program: Program, candidates: Sequence[Candidate], client: Client | None) -> dict[str, float]:
@@ -134,17 +161,24 @@ def likelihood_gains(program: Program, candidates: Sequence[Candidate], client: 
 
 
 def prefer(
-    program: Program, plausible: Sequence[Candidate], *, arm: str, clients: Clients | None = None
+    program: Program,
+    plausible: Sequence[Candidate],
+    *,
+    arm: str,
+    clients: Clients | None = None,
+    weights: Weights | None = None,
 ) -> list[Candidate]:
     """Candidates that passed, the most believable first: as `order`, but the tests have spoken on the place,
     so suspicion counts for less, and of two patches the smaller one is believed."""
     if arm == "random":
         return list(plausible)
     known = opinions(program, plausible, clients) if arm == "model" and plausible else Opinions()
+    weights = weights or known.weights
 
     def belief(candidate: Candidate) -> float:
+        place = math.log(candidate.suspicion)
+        text = (score(candidate, known, weights) - place) / weights.prior  # in units of a prior, for any weights
         size = len(candidate.edit.text) + len(candidate.edit.original)
-        place = (PLACE_WEIGHT - 1.0) * math.log(candidate.suspicion)
-        return score(candidate, known) + place - SIZE_WEIGHT * size
+        return text + PLACE_WEIGHT * place - SIZE_WEIGHT * size
 
     return sorted(plausible, key=lambda candidate: (-belief(candidate), candidate.key))

@@ -35,21 +35,25 @@ from riallm.eval.tasks.repair_store import Verdicts
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
-    """ranking: one of `rank.ARMS`. model: a language model ranks as well. proposes: and its own edits are tried."""
+    """ranking: one of `rank.ARMS`. model: a language model ranks as well. proposes: and its own edits are tried.
+    weights: of the ranking, where they are not those of `fix`."""
 
     ranking: str
     model: bool = False
     proposes: bool = False
+    weights: rank.Weights | None = None
 
 
 ARMS = {
     "B0": Kind(ranking="random"),
     "B1": Kind(ranking="prior"),
     "B2": Kind(ranking="model"),
+    "B2F": Kind(ranking="model", weights=rank.CACHE_FITTED),
     "B3": Kind(ranking="model", model=True),
     "B4": Kind(ranking="model", model=True, proposes=True),
 }
-"""No order; localisation and prior; the same and the n-gram; the same and a language model; the same and its edits."""
+"""No order; localisation and prior; the same and the n-gram; the same with weights that are
+fitted as those of the model's arms are; the n-gram and a language model; the same and its edits."""
 
 DEPTHS = (1, 10, 50, 200, 1000)
 
@@ -228,7 +232,9 @@ def proposals(program: Program, evidence: Evidence, settings: Settings) -> Pool:
 def _arm(name: str, program: Program, pool: Pool, settings: Settings) -> Arm:
     began = time.monotonic()
     found, _, known = pool.of(ARMS[name])
-    ordered = rank.order(program, found, arm=ARMS[name].ranking, known=known, seed=settings.seed)
+    ordered = rank.order(
+        program, found, arm=ARMS[name].ranking, known=known, weights=ARMS[name].weights, seed=settings.seed
+    )
     return Arm(name=name, order=ordered, rank_seconds=pool.spent(ARMS[name]) + time.monotonic() - began)
 
 
@@ -307,7 +313,8 @@ class _Run:
         """The arm's line of the result."""
         choice, exact, patch = "none", False, ""
         _, clients, _ = pool.of(ARMS[arm.name])
-        for candidate in rank.prefer(program, arm.seen_on, arm=ARMS[arm.name].ranking, clients=clients):
+        kind = ARMS[arm.name]
+        for candidate in rank.prefer(program, arm.seen_on, arm=kind.ranking, clients=clients, weights=kind.weights):
             said = self.correct(candidate)
             choice = said or "not judged"
             exact = self.judge.exact(candidate)
