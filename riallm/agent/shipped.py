@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 from riallm.core.errors import UsageError
 
 DEFAULT = "ria-nano"
+NGRAM = "ngram"
+"""The name under which the project's own n-gram model ranks alone."""
+NEEDS = ("safetensors", "tokenizers", "torch")
+"""What a model needs that the core does not: the extra `models`."""
 PACKAGE = Path(__file__).parents[1]
 
 
@@ -28,3 +33,9 @@ def folder_of(model: str) -> Path:
             return folder
     known = ", ".join(names()) or "none"
     raise UsageError(f"--model {model}: no such model, and no folder with a config.json. Shipped models: {known}")
+
+
+def default() -> str:
+    """What ranks and proposes where nobody says: the model that comes with us, where what it needs is installed."""
+    there = all(find_spec(name) for name in NEEDS) and DEFAULT in names()
+    return DEFAULT if there else NGRAM

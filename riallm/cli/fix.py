@@ -25,7 +25,7 @@ from riallm.agent.repair.project import discover
 from riallm.agent.repair.records import Project
 from riallm.agent.repair.run import Options, Outcome, counts, repair
 from riallm.agent.repair.validate import Isolation
-from riallm.agent.shipped import folder_of
+from riallm.agent.shipped import DEFAULT, NGRAM, default, folder_of
 from riallm.cli.fix_view import View
 from riallm.cli.picture import save_picture
 from riallm.core.errors import RiallmError, UsageError
@@ -50,9 +50,10 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--python", type=Path, metavar="PATH", help="interpreter for the tests")
     made.add_argument(
         "--model",
-        default=os.environ.get(MODEL, "ngram"),
+        default=os.environ.get(MODEL),
         metavar="NAME",
-        help=f"what ranks and proposes: ngram, a model's name or folder, or none (default: ${MODEL}, else ngram)",
+        help=f"what ranks and proposes: a model's name or folder, {NGRAM}, or none (default: ${MODEL}, else {DEFAULT} "
+        f"where its libraries are, else {NGRAM})",
     )
     made.add_argument("--budget", type=float, default=120.0, metavar="SECONDS", help="time to look (default 120)")
     made.add_argument("--max-candidates", type=int, default=5000, metavar="N", help="edits to try (default 5000)")
@@ -117,11 +118,12 @@ def check(options: argparse.Namespace) -> None:
             raise UsageError(f"{flag} {getattr(options, name):g}: expected at least {least:g}")
 
 
-def ranking(name: str) -> tuple[str, Client | None]:
+def ranking(name: str | None) -> tuple[str, Client | None]:
     """(arm, client) for --model. Without a client the project's own n-gram model ranks alone."""
+    name = name or default()
     if name == "none":
         return "prior", None
-    if name == "ngram":
+    if name == NGRAM:
         return "model", None
     return "model", LocalClient(folder_of(name))
 

@@ -105,6 +105,7 @@ class View(Observer):
                 f"[cyan]{escape(clean(code))[:90]}[/] [dim]{suspect.reason}[/]",
                 soft_wrap=True,
             )
+        self._progress.update(self._task, description="writing and ranking edits", note="")
 
     def proposed(self, candidates: Sequence[Candidate]) -> None:
         self._ordered = candidates

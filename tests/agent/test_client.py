@@ -12,7 +12,7 @@ from riallm.agent.ngram import NgramClient, tokens
 from riallm.agent.repair import rank
 from riallm.agent.repair.program import Program
 from riallm.agent.repair.project import discover
-from riallm.agent.repair.propose import propose
+from riallm.agent.repair.propose import from_model, propose
 from riallm.agent.repair.records import Suspect
 from riallm.agent.repair.run import Options, repair
 from riallm.core.errors import ClientError, UsageError
@@ -94,6 +94,15 @@ def test_likely_edits_are_tried_earlier(project: Make) -> None:
     assert max(texts) == 0.0 and min(texts) == -20.0 and any(known.gains.values())
     assert rank.opinions(program, found, rank.Clients(cache=clients.cache)).weights == rank.CACHE
     assert (known.weights, rank.Opinions().weights) == (rank.MODEL, rank.PRIOR)
+
+
+def test_a_model_is_asked_no_further_when_its_time_is_over(project: Make) -> None:
+    program = Program(discover(project({"stats.py": MEDIAN})))
+    suspects = [Suspect(path="stats.py", line=6, score=1.0)]
+    line = MEDIAN.splitlines()[5].strip()
+    model = ScriptedClient(edits={(line, line.replace("+", "-")): -1.0})
+    assert len(from_model(program, suspects, model)) == 1
+    assert not from_model(program, suspects, model, until=0.0)
 
 
 def test_every_arm_orders_the_same_candidates(project: Make) -> None:

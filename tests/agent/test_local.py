@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from riallm.agent import shipped
 from riallm.agent.client import Client, Context
 from riallm.agent.local import ANSWER_TOKENS, LocalClient
 from riallm.agent.passage import passage
@@ -107,3 +108,14 @@ def test_a_damaged_model_is_named(folder: Path, tmp_path: Path) -> None:
     (copy / "weights.safetensors").write_bytes((copy / "weights.safetensors").read_bytes()[:-7])
     with pytest.raises(CheckpointError, match="weights"):
         LocalClient(copy)
+
+
+def test_who_ranks_where_nobody_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The model that ships, where its libraries and its folder are; else the n-gram."""
+    assert shipped.default() == "ria-nano" and shipped.folder_of("ria-nano").is_dir()
+    with monkeypatch.context() as patch:
+        patch.setattr(shipped, "find_spec", lambda name: None if name == "torch" else object())
+        assert shipped.default() == "ngram"
+    with monkeypatch.context() as patch:
+        patch.setattr(shipped, "home", lambda: tmp_path)
+        assert shipped.default() == "ngram"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -32,16 +34,18 @@ def propose(
     max_candidates: int,
     client: Client | None = None,
     test_text: str = "",
+    until: float = math.inf,
     seed: int = 0,
 ) -> list[Candidate]:
     """At most `max_candidates` candidates, one for each changed syntax tree; unordered but deterministic.
 
     Lines are visited by suspicion, so what the limit cuts off is the least suspicious. `test_text` is the text of
-    the failing tests: a patch that repeats their values is marked.
+    the failing tests: a patch that repeats their values is marked. until: see `from_model`.
     """
     found: dict[str, Candidate] = {}
     if client is not None and client.capabilities.edits:
-        found = {candidate.key: candidate for candidate in from_model(program, suspects, client, test_text=test_text)}
+        written = from_model(program, suspects, client, test_text=test_text, until=until)
+        found = {candidate.key: candidate for candidate in written}
     infills = client if client is not None and client.capabilities.infill and not found else None
     for suspect in suspects:
         source = program.source(suspect.path)
@@ -65,9 +69,15 @@ def _keep(found: dict[str, Candidate], source: Source, edit: Edit, key: str, sus
 
 
 def from_model(
-    program: Program, suspects: Sequence[Suspect], client: Client, *, test_text: str = ""
+    program: Program,
+    suspects: Sequence[Suspect],
+    client: Client,
+    *,
+    test_text: str = "",
+    until: float = math.inf,
 ) -> list[Candidate]:
-    """What a model that knows edits would change around the most suspicious lines."""
+    """What a model that knows edits would change around the most suspicious lines. until: the time of the monotonic
+    clock after which it is asked about no further place."""
     scores: dict[str, dict[int, float]] = defaultdict(dict)
     for suspect in suspects:
         scores[suspect.path][suspect.line] = suspect.score
@@ -80,7 +90,7 @@ def from_model(
         place = passage(source, suspect.line)
         if place in asked:
             continue
-        if len(asked) == PLACES:
+        if len(asked) == PLACES or time.monotonic() > until:
             break
         asked.add(place)
         known = scores[suspect.path]

@@ -21,6 +21,7 @@ from riallm.sandbox.base import Tier
 from riallm.sandbox.warm import Ran
 
 OBSERVE_SHARE = 0.5  # of the budget, at most, for running the tests as they are
+SEARCH_SHARE = 0.6  # of the budget is left over when a model is asked for edits of one more place
 CONFIRM_SECONDS = 300.0
 
 
@@ -108,6 +109,7 @@ def repair(
             max_candidates=options.max_candidates,
             client=client,
             test_text=failing_text(program, evidence),
+            until=began + (1 - SEARCH_SHARE) * options.budget,
             seed=options.seed,
         )
         ordered = rank.order(program, found, arm=options.arm, clients=clients, seed=options.seed)
