@@ -13,27 +13,24 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from riallm.data.corpus.manifest import Manifest
+from riallm.models.ria import RIAConfig
 
 Record = Mapping[str, Any]
+TRAINING = "## Training\n\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """stage, result: what the run wrote. seconds, flops, tokens: of the run, summed over its steps. corpus: None for a
-    model from the interpreter's library. evaluations: the closing JSON objects of `riallm eval`, as saved. before: what
-    the card of the model that the run started from says of its training."""
+    """num_bytes: of the model's files. training: what the card says of it, without a title (`training`). corpus: None
+    for a model from the interpreter's library. evaluations: the closing JSON objects of `riallm eval`, as saved."""
 
     name: str
     num_parameters: int
     num_bytes: int
-    stage: Record
-    result: Record
-    seconds: float
-    flops: float
-    tokens: int
+    config: RIAConfig
+    training: str
     corpus: Manifest | None
     evaluations: Sequence[Record] = field(default_factory=tuple)
-    before: str = ""
 
     def of(self, task: str, **wanted: str) -> Record | None:
         """The evaluation of a task, None where it was not made."""
@@ -45,7 +42,7 @@ class Facts:
 
 def card(facts: Facts) -> str:
     """The card as Markdown with its head."""
-    parts = [_what(facts), _figures(facts), _data(facts), _training(facts), _limitations(facts)]
+    parts = [_what(facts), _figures(facts), _data(facts), f"{TRAINING}{facts.training}", _limitations(facts)]
     return "\n\n".join((head(facts).strip(), *(_wrapped(part.strip()) for part in parts))) + "\n"
 
 
@@ -90,13 +87,13 @@ def _entry(task: str, data: str, metric: str, value: float) -> dict[str, Any]:
 
 
 def _what(facts: Facts) -> str:
-    model = facts.stage["model"]
+    model = facts.config
     return f"""# {facts.name}
 
 A RIA model of {facts.num_parameters / 1e6:.1f} million parameters ({facts.num_bytes / 1e6:.1f} MB) for Python: it
-fills holes, and mends functions. {model["num_hidden_layers"]} layers of {model["hidden_size"]}, vocabulary
-{model["vocab_size"]:,}, context {model["max_position_embeddings"]:,} tokens, of which a token sees the last
-{model["file_window"]} of its own file. It ranks and proposes edits in `riallm fix`; tests in a sandbox decide.
+fills holes, and mends functions. {model.num_hidden_layers} layers of {model.hidden_size}, vocabulary
+{model.vocab_size:,}, context {model.max_position_embeddings:,} tokens, of which a token sees the last
+{model.file_window} of its own file. It ranks and proposes edits in `riallm fix`; tests in a sandbox decide.
 
 It was not trained to write programs from descriptions, to follow instructions, to talk, or for any language but
 Python. The tool router that the architecture has is untrained.
@@ -176,24 +173,33 @@ injectors of `riallm/data`.
 
 def training_of(card: str) -> str:
     """What a card says of the training, without its title; "" where it has no such part."""
-    found = re.search(r"^## Training\n+(.*?)(?=^## |\Z)", card, re.MULTILINE | re.DOTALL)
+    found = re.search(rf"^{TRAINING}(.*?)(?=^## |\Z)", card, re.MULTILINE | re.DOTALL)
     return found[1].strip() if found else ""
 
 
-def _training(facts: Facts) -> str:
-    train, batches = facts.stage["train"], facts.stage["batches"]
+def corpus_of(card: str) -> str:
+    """Which corpus a card names; "" where it names none."""
+    found = re.search(r"^The corpus (\S+) \(content ", card, re.MULTILINE)
+    return found[1] if found else ""
+
+
+def training(stage: Record, result: Record, steps: Sequence[Record], before: str) -> str:
+    """What a run's own records say of the training. steps: the lines of its metrics. before: what the card of the model
+    that it started from says."""
+    train, batches = stage["train"], stage["batches"]
+    seconds = sum(step["seconds"] for step in steps)
+    flops = sum(step["flops_per_second"] * step["seconds"] for step in steps)
+    tokens = sum(step["num_tokens"] for step in steps)
     shares = ", ".join(f"{name} {share:g}" for name, share in batches["mixture"].items())
     later = ", ".join(f"{name} {share:g}" for name, share in (batches["later"] or {}).items())
     then = f", from batch {batches['later_from']:,} on {later}" if later else ""
-    before = f"{facts.before}\n\nFrom there on: " if facts.before else ""
-    return f"""## Training
-
-{before}Recipe {facts.stage["name"]}, seed {train["seed"]}: {facts.result["steps"]:,} steps,
-{facts.tokens / 1e6:.1f} million tokens,
-{facts.seconds / 60:.0f} minutes on the processor, {facts.flops:.2e} FLOPs by the model's own count. Rows of
+    begun = f"{before}\n\nFrom there on: " if before else ""
+    return f"""{begun}Recipe {stage["name"]}, seed {train["seed"]}: {result["steps"]:,} steps,
+{tokens / 1e6:.1f} million tokens,
+{seconds / 60:.0f} minutes on the processor, {flops:.2e} FLOPs by the model's own count. Rows of
 {batches["context"]} tokens; shares: {shares}{then}. Optimiser {train["optimiser"]["kind"]}, learning rate
 {train["optimiser"]["lr"]:g} (embeddings {train["optimiser"]["embedding_lr"]:g}), running mean of the weights
-{train["ema"]:g}. Validation packages, next token: {facts.result["bits_per_byte"]:.3f} bits per byte.
+{train["ema"]:g}. Validation packages, next token: {result["bits_per_byte"]:.3f} bits per byte.
 """
 
 
@@ -208,7 +214,7 @@ def _limitations(facts: Facts) -> str:
         )
     filled = facts.of("infill", set="held_out")
     exact = f"{percent(filled['model'])} of single lines are filled exactly" if filled else "not measured"
-    context = facts.stage["model"]["max_position_embeddings"]
+    context = facts.config.max_position_embeddings
     return f"""## Limitations
 
 The RIA document's own list (9.2), each with what we measured.

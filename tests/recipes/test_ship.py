@@ -68,6 +68,20 @@ def test_shipping_again_replaces_the_card_alone(trained: Path, tmp_path: Path) -
     assert (tmp_path / "tiny" / weights).read_bytes() == (trained / "model" / weights).read_bytes()
 
 
+def test_a_shipped_model_gets_a_new_card_without_its_run(trained: Path, tmp_path: Path) -> None:
+    shipped, bits = tmp_path / "tiny", tmp_path / "bpb.txt"
+    ship(trained, shipped, [])
+    old = (shipped / "README.md").read_text()
+    bits.write_text(json.dumps({"task": "bpb", "rows": [EVERY]}))
+    for _ in range(2):
+        assert main([str(shipped), "--to", str(shipped), "--evaluations", str(bits)]) == 0
+        verify(shipped)
+        card = (shipped / "README.md").read_text()
+        assert "12,345 bytes" in card and "12,345 bytes" not in old
+        assert card.partition("## Training")[2] == old.partition("## Training")[2] and "12 steps" in card
+    assert next(line for line in card.splitlines() if "million parameters" in line) in old
+
+
 def test_a_run_that_goes_on_tells_of_both(trained: Path, tmp_path: Path) -> None:
     shipped, folder = tmp_path / "tiny", tmp_path / "second"
     ship(trained, shipped, [])
