@@ -120,7 +120,9 @@ def facts_of(options: argparse.Namespace, num: int, rows: Any, seconds: float) -
         "date": datetime.date.today().isoformat(),
         "command": f"riallm eval repair --set {options.set} --arms {options.arms} --candidates {options.candidates}"
         f" --pool {options.pool} --seconds-per-bug {options.seconds_per_bug:g} --jobs {options.jobs}"
-        f" --seed {options.seed}" + (f" --model {options.model}" if options.model else ""),
+        f" --seed {options.seed}"
+        + (f" --limit {options.limit}" if options.limit else "")
+        + (f" --model {options.model}" if options.model else ""),
         "items": num,
         **machine(),
         "sandbox": ", ".join(tiers) or "none used",

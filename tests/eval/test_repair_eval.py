@@ -64,6 +64,7 @@ def test_repair_is_measured_and_resumed(bugs, tmp_path, capsys):
     output = capsys.readouterr()
     found = told(output.out)
     assert (found["num"], found["num_dropped"]) == (1, 2)
+    assert "--limit" not in found["command"]
     assert "green: dropped" in output.err and "unfixed: dropped, control" in output.err
     by_id = {row["id"]: row for row in rows(out)}
     for arm in ("B1", "B2"):
