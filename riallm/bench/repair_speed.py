@@ -22,6 +22,7 @@ from riallm.agent.repair.program import Program
 from riallm.agent.repair.project import discover
 from riallm.agent.repair.run import Observer, Search
 from riallm.agent.repair.validate import Validator
+from riallm.agent.shipped import NGRAM, default
 from riallm.bench.card import Card, Figure, emit
 from riallm.core.device import num_cores
 from riallm.core.errors import BudgetError, RiallmError
@@ -50,7 +51,9 @@ def main(argv: list[str]) -> int:
         with tempfile.TemporaryDirectory(prefix="riallm-speed-") as scratch:
             folder = options.project or example(Path(scratch))
             figures = checks(folder, seconds=options.seconds, rounds=options.rounds, num_workers=options.workers)
-            figures |= memory(folder)
+            figures |= memory(folder, NGRAM, "fix")
+            if default() != NGRAM:
+                figures |= memory(folder, default(), "fix_with_model")
     except RiallmError as error:
         sys.stderr.write(f"repair_speed: {error}\n")
         return error.exit_code
@@ -112,9 +115,9 @@ def checks(folder: Path, *, seconds: float, rounds: int, num_workers: int) -> di
     }
 
 
-def memory(folder: Path) -> dict[str, Figure]:
+def memory(folder: Path, model: str, name: str) -> dict[str, Figure]:
     """Peak of `riallm fix` on the folder: the command itself, and all its processes together. Mebibytes."""
-    argv = [sys.executable, "-m", "riallm", "fix", str(folder), "--json", "--budget", "60"]
+    argv = [sys.executable, "-m", "riallm", "fix", str(folder), "--model", model, "--json", "--budget", "60"]
     process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     alone = together = 0
     began = time.monotonic()
@@ -123,10 +126,10 @@ def memory(folder: Path) -> dict[str, Figure]:
         together = max(together, memory_shared_out([process.pid, *descendants(process.pid)]))
         time.sleep(POLL_SECONDS)
     return {
-        "fix_exit_code": process.returncode,
-        "fix_seconds": time.monotonic() - began,
-        "fix_peak_mib": alone / 2**20,
-        "fix_peak_mib_all_processes": together / 2**20,
+        f"{name}_exit_code": process.returncode,
+        f"{name}_seconds": time.monotonic() - began,
+        f"{name}_peak_mib": alone / 2**20,
+        f"{name}_peak_mib_all_processes": together / 2**20,
     }
 
 
