@@ -6,6 +6,7 @@ The libraries that it needs are an extra, and are imported when one is opened.
 from __future__ import annotations
 
 import math
+import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -43,6 +44,9 @@ class LocalClient:
 
     def __init__(self, folder: Path) -> None:
         """Raises UsageError without the extra libraries, CheckpointError for a damaged folder."""
+        # oneDNN keeps what it prepared for every shape that it met: hundreds of megabytes for ours, which seldom return.
+        # It reads this when torch is loaded.
+        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
         try:
             import torch
 

@@ -20,6 +20,9 @@ from riallm.nn.state import ModelState
 ROW_TOKENS = 4096
 """Tokens of continuations that are computed at once; more would only take memory."""
 
+ROW_KEYS = 1 << 15
+"""Tokens that the rows computed at once have behind and before them, since each row gets its own copy of the prefix."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prefix:
@@ -67,13 +70,18 @@ def score(model: Model, prefix: Prefix, continuations: Sequence[Sequence[int]]) 
     order = [index for index in order if continuations[index]]
     while order:
         longest, rows = 0, list[int]()
-        while order and (not rows or (len(rows) + 1) * max(longest, len(continuations[order[0]])) <= ROW_TOKENS):
+        while order and len(rows) < _at_once(prefix, max(longest, len(continuations[order[0]]))):
             longest = max(longest, len(continuations[order[0]]))
             rows.append(order.pop(0))
         values = _score_rows(model, prefix, [continuations[index] for index in rows], longest)
         for index, value in zip(rows, values, strict=True):
             found[index] = value
     return found
+
+
+def _at_once(prefix: Prefix, longest: int) -> int:
+    """Rows of up to `longest` tokens that are computed together."""
+    return max(1, min(ROW_TOKENS // longest, ROW_KEYS // (prefix.state.num_tokens + longest)))
 
 
 def _score_rows(model: Model, prefix: Prefix, rows: Sequence[Sequence[int]], longest: int) -> list[float]:
@@ -145,7 +153,7 @@ def _behind(model: Model, prefix: Prefix, paths: Sequence[tuple[int, ...]]) -> d
     rows.sort(key=lambda row: len(row[0]))
     while rows:
         longest = len(rows[-1][0])
-        taken = rows[-max(1, ROW_TOKENS // longest) :]
+        taken = rows[-_at_once(prefix, longest) :]
         rows = rows[: -len(taken)]
         tokens = torch.zeros(len(taken), longest, dtype=torch.int64)
         for number, row in enumerate(taken):

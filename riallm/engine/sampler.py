@@ -16,7 +16,7 @@ from riallm.core.errors import UsageError
 from riallm.engine.prefix import Prefix, branched, following
 from riallm.models.base import Model
 from riallm.nn.meta import TokenMeta
-from riallm.nn.state import KVState, ModelState
+from riallm.nn.state import ModelState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +42,7 @@ def _rows(state: ModelState, chosen: Tensor) -> ModelState:
     """The rows `chosen` (N,) of a state, in that order, some perhaps several times."""
     meta = state.meta
     return ModelState(
-        layers=tuple(KVState(keys=layer.keys[chosen], values=layer.values[chosen]) for layer in state.layers),
+        layers=tuple(layer.rows(chosen) for layer in state.layers),
         meta=TokenMeta(
             positions=meta.positions[chosen],
             segments=meta.segments[chosen],

@@ -164,7 +164,7 @@ class Attention(nn.Module):
         q, k = rotate(q, *turn), rotate(k, *turn)
         if state is not None:
             state = state.extended(k, v)
-            k, v = state.keys, state.values
+            k, v = state.whole()
         # With one file all scores of a row would get the same number, which softmax takes off again.
         terms = None if self.alpha is None or meta.num_files == 1 else file_terms(self.alpha, meta.relations)
         if state is not None and mask is not None and tokens * k.shape[2] <= FEW:

@@ -15,34 +15,54 @@ from riallm.nn.meta import TokenMeta
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KVState:
-    """Keys and values (B, G, S, K) of one layer. Extending gives a new value, so a fork costs nothing."""
+    """Keys and values (B, G, S, K) of one layer. Extending gives a new value, so a fork costs nothing.
+
+    before: what all rows have in common and stands before their own, as a state of one row; it is kept once, however
+    many rows there are.
+    """
 
     keys: Tensor
     values: Tensor
+    before: KVState | None = None
 
     @property
     def num_tokens(self) -> int:
-        """S."""
-        return self.keys.shape[2]
+        """S, with what stands before."""
+        return self.keys.shape[2] + (self.before.num_tokens if self.before else 0)
 
     @property
     def num_bytes(self) -> int:
         """Memory that the tensors take."""
-        return self.keys.nbytes + self.values.nbytes
+        return self.keys.nbytes + self.values.nbytes + (self.before.num_bytes if self.before else 0)
+
+    def whole(self) -> tuple[Tensor, Tensor]:
+        """Keys and values of all tokens of every row; a copy for every row where they have a part in common."""
+        if self.before is None:
+            return self.keys, self.values
+        rows = self.keys.shape[0]
+        keys, values = (each.expand(rows, -1, -1, -1) for each in self.before.whole())
+        return torch.cat((keys, self.keys), dim=2), torch.cat((values, self.values), dim=2)
 
     def extended(self, keys: Tensor, values: Tensor) -> KVState:
         """With the keys and values of further tokens."""
-        if self.num_tokens == 0:
-            return KVState(keys=keys, values=values)
-        return KVState(keys=torch.cat((self.keys, keys), dim=2), values=torch.cat((self.values, values), dim=2))
+        if self.keys.shape[2]:
+            keys, values = torch.cat((self.keys, keys), dim=2), torch.cat((self.values, values), dim=2)
+        return KVState(keys=keys, values=values, before=self.before)
 
     def truncated(self, num_tokens: int) -> KVState:
         """The first `num_tokens` tokens."""
-        return KVState(keys=self.keys[:, :, :num_tokens], values=self.values[:, :, :num_tokens])
+        keys, values = self.whole()
+        return KVState(keys=keys[:, :, :num_tokens], values=values[:, :, :num_tokens])
 
     def expanded(self, num_rows: int) -> KVState:
-        """One row, seen as many: memory is shared until the rows are extended."""
-        return KVState(keys=self.keys.expand(num_rows, -1, -1, -1), values=self.values.expand(num_rows, -1, -1, -1))
+        """One row, seen as many."""
+        keys, values = self.whole()
+        nothing = keys[:, :, :0].expand(num_rows, -1, -1, -1)
+        return KVState(keys=nothing, values=nothing, before=KVState(keys=keys, values=values))
+
+    def rows(self, chosen: Tensor) -> KVState:
+        """The rows `chosen` (N,), in that order, some perhaps several times."""
+        return KVState(keys=self.keys[chosen], values=self.values[chosen], before=self.before)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
