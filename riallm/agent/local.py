@@ -44,8 +44,8 @@ class LocalClient:
 
     def __init__(self, folder: Path) -> None:
         """Raises UsageError without the extra libraries, CheckpointError for a damaged folder."""
-        # oneDNN keeps what it prepared for every shape that it met: hundreds of megabytes for ours, which seldom return.
-        # It reads this when torch is loaded.
+        # oneDNN keeps what it prepared for every shape that it met: hundreds of megabytes for ours, few of which come
+        # again. It reads this when torch is loaded.
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
         try:
             import torch
