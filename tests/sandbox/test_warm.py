@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from riallm.code.vocabulary import Vocabulary
 from riallm.core.errors import ProjectError
 from riallm.sandbox import open_sandbox
 from riallm.sandbox.base import Policy, Sandbox
+from riallm.sandbox.inside.processes import Tree
 from riallm.sandbox.warm import PARTS, Splice, Trial, WarmWorker, WorkerDied, bundle
 
 CODE = '''\
@@ -167,6 +169,15 @@ def test_the_bundle_is_one_program_of_the_standard_library() -> None:
 def test_which_edits_are_swapped(worker: WarmWorker, old: str, new: str, passed: bool, reimported: bool) -> None:
     checked = worker.check(splice(old, new), trial())
     assert (checked.passed, checked.reimported) == (passed, reimported), checked
+
+
+def test_an_edited_file_is_as_old_as_no_compiled_one(tmp_path: Path) -> None:
+    path = tmp_path / "a.py"
+    for seconds in (1_700_000_000, 1_700_000_010):
+        path.write_text("a = 1")
+        os.utime(path, (seconds, seconds))
+        Tree.write_edited(str(path), b"a = 2")
+        assert path.stat().st_mtime == 1 and path.read_text() == "a = 2"
 
 
 def test_swapping_says_what_importing_again_says(worker: WarmWorker) -> None:

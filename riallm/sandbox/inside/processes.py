@@ -81,10 +81,10 @@ class Tree:
 
     @staticmethod
     def write_edited(path: str, data: bytes) -> None:
-        """Write with a time that the compiled original cannot have: of equal size, it would be taken for this."""
-        past = os.stat(path).st_mtime_ns - (10 << 30)
+        """Write with a time that the compiled original cannot have: of equal size, it would be taken for this. A time
+        some seconds back would be the original's again after as many seconds of checks."""
         Tree.write(path, data)
-        os.utime(path, ns=(past, past))
+        os.utime(path, (1, 1))
 
 
 def silence() -> None:
