@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from riallm.core.errors import UsageError
 from riallm.models.base import Costs, Model, Output, StateSpec, Unit
-from riallm.nn.attention import Attention, Ranges, visible
+from riallm.nn.attention import BLOCK, Attention, Mask, Ranges, in_blocks, visible
 from riallm.nn.feedforward import Activation, DualPathFeedForward, FeedForward
 from riallm.nn.linear import Linear
 from riallm.nn.meta import TokenMeta
@@ -125,7 +125,7 @@ class RIABlock(nn.Module):
         *,
         turn: tuple[Tensor, Tensor],
         meta: TokenMeta,
-        mask: Tensor | None,
+        mask: Mask | None,
         state: KVState | None,
         key_meta: TokenMeta | None,
     ) -> tuple[Tensor, KVState | None]:
@@ -196,9 +196,11 @@ class RIA(Model):
         after = None if state is None else ModelState(layers=tuple(layers), meta=key_meta)
         return Output(hidden=self.norm(x), state=after, taps=tapped)
 
-    def mask(self, meta: TokenMeta, key_meta: TokenMeta) -> Tensor:
-        """(B, 1, T, S): what each token may see in every layer."""
-        return visible(meta, key_meta, self.ranges)
+    def mask(self, meta: TokenMeta, key_meta: TokenMeta) -> Mask:
+        """(B, 1, T, S): what each token may see in every layer; in blocks where a GPU's kernel is made for them."""
+        seen = visible(meta, key_meta, self.ranges)
+        blocks = seen.is_cuda and torch.compiler.is_compiling() and key_meta is meta and seen.shape[-1] % BLOCK == 0
+        return in_blocks(seen) if blocks else seen
 
     def logits(self, hidden: Tensor) -> Tensor:
         """See `Model.logits`."""

@@ -32,18 +32,18 @@ def _tier(layers: int, hidden: int, inner: int, heads: int, kv_heads: int, conte
     )
 
 
-def nano(*, hidden: int, layers: int, inner: int, vocab: int, context: int) -> RIAConfig:
-    """A small model for one machine: heads of 128 as the tiers have them, half as many key-value heads, ranges scaled
-    with the context."""
+def nano(*, hidden: int, layers: int, inner: int, vocab: int, context: int, head_dim: int = 128) -> RIAConfig:
+    """A small model for one machine: heads of 128 as the tiers have them unless told, half as many key-value heads,
+    ranges scaled with the context."""
     local, file = scaled_windows(context)
     return RIAConfig(
         vocab_size=vocab,
         hidden_size=hidden,
         intermediate_size=inner,
         num_hidden_layers=layers,
-        num_attention_heads=hidden // 128,
-        num_key_value_heads=max(1, hidden // 256),
-        head_dim=128,
+        num_attention_heads=hidden // head_dim,
+        num_key_value_heads=max(1, hidden // (2 * head_dim)),
+        head_dim=head_dim,
         max_position_embeddings=context,
         local_window=local,
         file_window=file,

@@ -6,6 +6,9 @@ The bias of a score depends on the two tokens' files alone, so it is a product o
 every file as seen from the token's own) and a key part (one-hot of the token's file). `attend` therefore appends F
 numbers to queries and keys and calls the fused kernel, gradients included; `attend_reference` adds the matrix as
 the document writes it. A test holds the two together.
+
+On a GPU a mask of whole rows keeps the quick kernels away, and most of it is empty; compiled training therefore gives
+`attend` the mask in blocks (`in_blocks`), of which empty ones are never computed.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from riallm.nn.linear import Linear
 from riallm.nn.meta import NUM_RELATIONS, Relation, TokenMeta, related
@@ -24,6 +28,12 @@ from riallm.nn.state import KVState
 
 FEW = 1 << 19
 """Scores of a row and head up to which a call with a state holds them in memory, and is quicker for it."""
+
+BLOCK = 128
+"""Queries and keys of a block of `in_blocks`."""
+
+Mask = Tensor | BlockMask
+"""What may be seen: `visible`, or the same in blocks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,12 +51,34 @@ def visible(query: TokenMeta, key: TokenMeta, ranges: Ranges | None) -> Tensor:
     seen = (distance >= 0) & (query.segments[:, :, None] == key.segments[:, None, :])
     if ranges is not None and ranges.local is not None:
         relation = related(query, key)
-        own = relation == Relation.SAME
+        # Numbers: compiled code takes a comparison of a tensor with a member of an enumeration for false, unasked.
+        own = relation == int(Relation.SAME)
         if ranges.file is not None:
             own = own & (distance < ranges.file)
-        linked = (relation == Relation.IMPORT) | (relation == Relation.MODULE)
+        linked = (relation == int(Relation.IMPORT)) | (relation == int(Relation.MODULE))
         seen = seen & ((distance < ranges.local) | own | linked)
     return seen[:, None]
+
+
+def in_blocks(mask: Tensor) -> BlockMask:
+    """`visible` by blocks of queries and keys: which are empty, which are full, and the mask itself for the rest.
+
+    mask: (B, 1, T, T), T a multiple of BLOCK.
+    """
+    rows, _, tokens, _ = mask.shape
+    num = tokens // BLOCK
+    counts = mask.view(rows, 1, num, BLOCK, num, BLOCK).sum(dim=(3, 5))
+    full = counts == BLOCK * BLOCK
+
+    def listed(wanted: Tensor) -> tuple[Tensor, Tensor]:
+        """How many blocks of each row of blocks are wanted, and which, those first."""
+        wanted = wanted.int()
+        return wanted.sum(dim=-1, dtype=torch.int32), wanted.argsort(dim=-1, descending=True, stable=True).int()
+
+    def seen(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return mask[row, 0, query, key]
+
+    return BlockMask.from_kv_blocks(*listed((counts > 0) & ~full), *listed(full), BLOCK_SIZE=BLOCK, mask_mod=seen)
 
 
 def file_terms(alpha: Tensor, relations: Tensor) -> Tensor:
@@ -56,7 +88,7 @@ def file_terms(alpha: Tensor, relations: Tensor) -> Tensor:
 
 
 def attend(
-    q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None, terms: Tensor | None, query: TokenMeta, key: TokenMeta
+    q: Tensor, k: Tensor, v: Tensor, *, mask: Mask | None, terms: Tensor | None, query: TokenMeta, key: TokenMeta
 ) -> Tensor:
     """(B, H, T, K) from q (B, H, T, K), k and v (B, G, S, K); mask None is plain causal attention from the first token.
 
@@ -68,12 +100,16 @@ def attend(
         k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
     if terms is not None:
         num_files = terms.shape[-1]
-        rows = torch.arange(q.shape[0], device=q.device)[:, None]
-        towards = terms.transpose(1, 2)[rows, query.files].transpose(1, 2)  # (B, H, T, F)
+        # A product with one-hot rows, not a look-up, whose gradient would have thousands of tokens add to one number.
+        towards = F.one_hot(query.files, num_files).to(terms.dtype)[:, None] @ terms  # (B, H, T, F)
         own = F.one_hot(key.files, num_files).to(k.dtype)[:, None].expand(-1, k.shape[1], -1, -1)
         q = torch.cat((q, (towards / scale).to(q.dtype)), dim=-1)
         k = torch.cat((k, own), dim=-1)
-        v = F.pad(v, (0, num_files))  # the fused kernel wants one size for all three
+    if isinstance(mask, BlockMask):
+        found = flex_attention(q, k, v, block_mask=mask, scale=scale)
+        assert isinstance(found, Tensor)
+        return found
+    v = F.pad(v, (0, k.shape[-1] - head_dim))  # the fused kernel wants one size for all three
     seen = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, scale=scale)
     return seen[..., :head_dim]
 
@@ -146,7 +182,7 @@ class Attention(nn.Module):
         *,
         turn: tuple[Tensor, Tensor],
         meta: TokenMeta,
-        mask: Tensor | None,
+        mask: Mask | None,
         state: KVState | None = None,
         key_meta: TokenMeta | None = None,
     ) -> tuple[Tensor, KVState | None]:
@@ -167,7 +203,7 @@ class Attention(nn.Module):
             k, v = state.whole()
         # With one file all scores of a row would get the same number, which softmax takes off again.
         terms = None if self.alpha is None or meta.num_files == 1 else file_terms(self.alpha, meta.relations)
-        if state is not None and mask is not None and tokens * k.shape[2] <= FEW:
+        if state is not None and isinstance(mask, Tensor) and tokens * k.shape[2] <= FEW:
             seen = attend_few(q, k, v, mask=mask, terms=terms, query=meta, key=key_meta or meta)
         else:
             seen = attend(q, k, v, mask=mask, terms=terms, query=meta, key=key_meta or meta)

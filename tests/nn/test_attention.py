@@ -7,7 +7,17 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from riallm.nn.attention import Attention, Ranges, attend, attend_few, attend_reference, file_terms, visible
+from riallm.nn.attention import (
+    BLOCK,
+    Attention,
+    Ranges,
+    attend,
+    attend_few,
+    attend_reference,
+    file_terms,
+    in_blocks,
+    visible,
+)
 from riallm.nn.meta import Relation, TokenMeta
 from riallm.nn.state import KVState, joined
 
@@ -51,6 +61,42 @@ def test_the_quick_paths_are_the_document_s_formula(
         torch.testing.assert_close(fast, slow, atol=2e-5, rtol=2e-5)
 
 
+def long_meta(tokens: int) -> TokenMeta:
+    """One row of two segments, and of three files of which the third imports the first."""
+    place = torch.arange(tokens)[None]
+    relations = torch.tensor([[[1, 0, 0], [0, 1, 0], [2, 0, 1]]])
+    return TokenMeta(
+        positions=place % (tokens * 3 // 4),
+        segments=place // (tokens * 3 // 4),
+        files=place * 3 // tokens,
+        relations=relations,
+    )
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_a_mask_in_blocks_is_the_mask() -> None:
+    """Forward alone: the processor has no gradient of this kernel; a visit to a GPU checks it (`riallm.bench.gpu`)."""
+    meta = long_meta(3 * BLOCK)
+    mask = visible(meta, meta, Ranges(local=8, file=60))
+    draw = torch.Generator().manual_seed(1)
+    q, k, v = (torch.randn(1, heads, 3 * BLOCK, K, generator=draw) for heads in (H, G, G))
+    terms = file_terms(torch.randn(H, 3, generator=draw), meta.relations)
+    found = attend(q, k, v, mask=in_blocks(mask), terms=terms, query=meta, key=meta)
+    wanted = attend_reference(q, k, v, mask=mask, terms=terms, query=meta, key=meta)
+    torch.testing.assert_close(found, wanted, atol=2e-5, rtol=2e-5)
+
+
+def test_full_blocks_and_empty_ones_are_told_apart() -> None:
+    tokens = 3 * BLOCK
+    mask = torch.zeros(1, 1, tokens, tokens, dtype=torch.bool)
+    mask[..., 2 * BLOCK :, :BLOCK] = True
+    mask[..., 2 * BLOCK :, 2 * BLOCK :] = torch.ones(BLOCK, BLOCK).tril().bool()
+    blocks = in_blocks(mask)
+    assert blocks.full_kv_num_blocks is not None and blocks.full_kv_indices is not None
+    assert blocks.kv_num_blocks[0, 0].tolist() == [0, 0, 1] and blocks.kv_indices[0, 0, 2, 0] == 2
+    assert blocks.full_kv_num_blocks[0, 0].tolist() == [0, 0, 1] and blocks.full_kv_indices[0, 0, 2, 0] == 0
+
+
 def test_no_mask_is_causal(meta: TokenMeta) -> None:
     q, k, v, _ = tensors()
     plain = attend(q, k, v, mask=None, terms=None, query=meta, key=meta)
@@ -74,6 +120,13 @@ def test_the_ranges_are_those_of_the_document() -> None:
     assert seen[9].nonzero().flatten().tolist() == [0, 1, 6, 7, 8, 9]
     assert seen[4].nonzero().flatten().tolist() == [0, 1, 3, 4]
     assert seen[3].nonzero().flatten().tolist() == [2, 3]
+
+
+def test_compiled_code_sees_what_plain_code_sees() -> None:
+    meta = long_meta(64)
+    ranges = Ranges(local=4, file=12)
+    compiled = torch.compile(visible, backend="eager", fullgraph=True)
+    assert torch.equal(compiled(meta, meta, ranges), visible(meta, meta, ranges))
 
 
 def test_segments_do_not_see_each_other() -> None:
