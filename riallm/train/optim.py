@@ -6,7 +6,7 @@ Loshchilov and Hutter 2019. Weight decay is cautious where asked: it acts only w
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -65,19 +65,28 @@ class Muon(Optimizer):
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """One update from the gradients."""
         for group in self.param_groups:
+            alike: dict[tuple[int, ...], list[nn.Parameter]] = {}
             for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                state = self.state[parameter]
-                if not state:
-                    state["momentum"] = torch.zeros_like(parameter)
-                momentum = state["momentum"]
-                momentum.lerp_(parameter.grad, 1.0 - group["momentum"])
-                aim = parameter.grad.lerp(momentum, group["momentum"])
-                update = like(orthogonalised(whole(aim)).to(parameter.dtype), aim)  # a shard has no singular values
-                update = update * max(1.0, parameter.shape[0] / parameter.shape[1]) ** 0.5
-                decay(parameter, update, group)
-                parameter.sub_(update, alpha=group["lr"])
+                if parameter.grad is not None:
+                    alike.setdefault(tuple(parameter.shape), []).append(parameter)
+            for parameters in alike.values():
+                self._update(parameters, group)
+
+    def _update(self, parameters: Sequence[nn.Parameter], group: dict[str, Any]) -> None:
+        """Matrices of one shape, together: each alone would have a GPU wait for the program between small products."""
+        aims = []
+        for parameter in parameters:
+            state = self.state[parameter]
+            if not state:
+                state["momentum"] = torch.zeros_like(parameter)
+            assert parameter.grad is not None
+            state["momentum"].lerp_(parameter.grad, 1.0 - group["momentum"])
+            aims.append(whole(parameter.grad.lerp(state["momentum"], group["momentum"])))  # a shard has no factor
+        scale = max(1.0, aims[0].shape[0] / aims[0].shape[1]) ** 0.5
+        for parameter, matrix in zip(parameters, orthogonalised(torch.stack(aims)), strict=True):
+            update = like(matrix.to(parameter.dtype) * scale, parameter)
+            decay(parameter, update, group)
+            parameter.sub_(update, alpha=group["lr"])
 
 
 class AdamW(Optimizer):

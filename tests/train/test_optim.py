@@ -87,3 +87,22 @@ def test_the_schedules_rise_stay_and_fall() -> None:
     assert wsd.factor(0.0) > 0.0
     with pytest.raises(UsageError, match="together at most 1"):
         Schedule(warmup=0.6, decay=0.6)
+
+
+def test_matrices_of_one_shape_move_as_each_would_alone() -> None:
+    draw = torch.Generator().manual_seed(0)
+    values = [torch.randn(shape, generator=draw) for shape in ((24, 16), (16, 16), (24, 16))]
+    gradients = [torch.randn(value.shape, generator=draw) for value in values]
+
+    def moved(numbers: list[int]) -> list[torch.Tensor]:
+        weights = [nn.Parameter(values[number].clone()) for number in numbers]
+        made = Muon(weights, lr=0.1, momentum=0.9, weight_decay=0.1, cautious=True)
+        for _ in range(2):
+            for weight, number in zip(weights, numbers, strict=True):
+                weight.grad = gradients[number]
+            made.step()
+        return [weight.detach() for weight in weights]
+
+    together = moved([0, 1, 2])
+    for number in range(3):
+        torch.testing.assert_close(together[number], moved([number])[0], atol=1e-3, rtol=0.0)
