@@ -21,6 +21,7 @@ from riallm.code.spectrum import line_range
 from riallm.core.errors import UsageError
 from riallm.data import repair_corpus
 from riallm.data.corpus import packages, shards
+from riallm.data.corpus.build import cleaned
 from riallm.data.inject_site import Library
 from riallm.data.repair_rows import Repair, drawn
 from riallm.sandbox.warm import Trial, WorkerDied
@@ -68,7 +69,7 @@ def verified(root: Path, known: Collection[str], draw: random.Random, *, num: in
     Raises ProjectError where the tests cannot be run, UsageError where none of them is green and quick.
     """
     program = Program(discover(root))
-    sources = [source for source in program.readable(program.project.sources) if source.text in known]
+    sources = [source for source in program.readable(program.project.sources) if cleaned(source.text) in known]
     if not sources:
         raise UsageError(f"{root.name}: no file of it is in the corpus; was it built from another release?")
     library, sizes = Library.of(sources), [len(source.text) for source in sources]

@@ -81,6 +81,13 @@ def test_each_bug_turns_a_test_red(project: Path) -> None:
     assert (project / "shapes.py").read_text() == CODE
 
 
+def test_a_file_is_known_without_its_licence(project: Path) -> None:
+    """The corpus has files without it, and without e-mail addresses."""
+    header = "# Copyright 2020 Jane Roe <jane.roe@mail.net>\n# Licensed under the MIT License.\n\n"
+    (project / "shapes.py").write_text(header + CODE)
+    assert next(verified.verified(project, {CODE}, random.Random(1), num=1)).error
+
+
 def test_files_that_are_kept_out_stay_out(project: Path) -> None:
     with pytest.raises(UsageError, match="no file of it is in the corpus"):
         next(verified.verified(project, {"another text"}, random.Random(1), num=1))

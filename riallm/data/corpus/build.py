@@ -71,7 +71,7 @@ class _Sieve:
             return filters.LICENCE
         if filters.parsed(path, text) is None:
             return filters.NOT_PYTHON
-        text = personal.without_addresses(without_header(text)).rstrip() + "\n"
+        text = cleaned(text)
         tokens = Tokens.of(text)
         reason = filters.of_tokens(tokens) or (filters.TOO_SMALL if len(text) < filters.MIN_BYTES else None)
         if reason:
@@ -93,6 +93,11 @@ class _Sieve:
         self.room[test] -= len(text.encode())
         self.files[path] = File(source=source, spdx=spdx, is_test=test)
         return None
+
+
+def cleaned(text: str) -> str:
+    """A file as the corpus has it: without its licence header, and without e-mail addresses."""
+    return personal.without_addresses(without_header(text)).rstrip() + "\n"
 
 
 def drawn(paths: list[str], package: str) -> list[str]:
