@@ -94,7 +94,7 @@ def ria_medium() -> Stage:
     """
     return Stage(
         name="ria_medium",
-        model=nano(hidden=768, layers=8, inner=2048, vocab=8192, context=1024),
+        model=nano(hidden=768, layers=8, inner=2048, vocab=8192, context=1024, head_dim=64),
         text=TextConfig(corpus="python_full"),
         batches=BatchConfig(
             rows=64,
@@ -114,6 +114,38 @@ def ria_medium() -> Stage:
         compile=True,
         device="cuda",
         bits=4,
+        validation_batches=32,
+    )
+
+
+def ria_small() -> Stage:
+    """26 million parameters in eight minutes of one large GPU: 28 MB in 8 bits, and a laptop still scores with it.
+
+    Heads of 64, which with the numbers that tell files apart fit the GPU's kernels. `later_from` is where 45 % of
+    eight minutes are over at 1,000,000 tokens a second.
+    """
+    return Stage(
+        name="ria_small",
+        model=nano(hidden=512, layers=8, inner=1280, vocab=8192, context=1024, head_dim=64),
+        text=TextConfig(corpus="python_full"),
+        batches=BatchConfig(
+            rows=64,
+            context=1024,
+            mixture={"causal": 0.36, "middle": 0.40, "spans": 0.02, "statements": 0.02, "repair": 0.20},
+            later={"causal": 0.14, "middle": 0.26, "spans": 0.01, "statements": 0.01, "repair": 0.58},
+            later_from=3_300,
+            repair_weight=4.0,
+            given_weight=0.5,
+        ),
+        train=TrainConfig(
+            max_steps=20_000,
+            max_seconds=480.0,
+            accumulate=2,
+            save_seconds=120.0,
+            optimiser=OptimiserConfig(lr=0.02, embedding_lr=0.02, weight_decay=0.1),
+        ),
+        compile=True,
+        device="cuda",
         validation_batches=32,
     )
 

@@ -13,6 +13,7 @@ TIERS = ("ria-1b", "ria-8b", "ria-64b", "ria-128b")
 RECIPES: dict[str, Callable[[], Stage]] = {
     "ria_nano": ria.ria_nano,
     "ria_nano_repair": ria.ria_nano_repair,
+    "ria_small": ria.ria_small,
     "ria_medium": ria.ria_medium,
     "ria_trial": ria.ria_trial,
     "ria_smoke": ria.ria_smoke,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from riallm.models.ria import RIA
     from riallm.nn.meta import TokenMeta
-    from riallm.train.objective import Batch
+    from riallm.train.objective import Batch, Objective
 
 CLOSE, NEAR = 2e-4, 4e-2
 """Allowed distances in float32 and in bfloat16, which has eight bits."""
@@ -43,7 +43,7 @@ def distance(found: Tensor, wanted: Tensor) -> float:
 
 def all_checks(device: str) -> Iterator[Found]:
     """Every check, cheap ones first."""
-    for check in (_attention, _blocks, _model, _gradients):
+    for check in (_attention, _blocks, _model, _gradients, _compiled):
         yield from check(device)
 
 
@@ -70,14 +70,14 @@ def example(rows: int = 2, tokens: int = 64, vocab: int = 96) -> Batch:
     return Batch(tokens=ids[:, :-1].contiguous(), targets=targets, meta=meta, num_bytes=1.0, weights=weights)
 
 
-def tiny(dtype: torch.dtype) -> RIA:
+def tiny(dtype: torch.dtype, *, context: int = 64) -> RIA:
     """A model with every part that RIA has, its zero output projections and file terms drawn."""
     import torch
 
     from riallm.models.ria import RIA
     from riallm.models.zoo import nano
 
-    model = RIA(nano(hidden=256, layers=2, inner=256, vocab=96, context=64), dtype=dtype)
+    model = RIA(nano(hidden=256, layers=2, inner=256, vocab=96, context=context, head_dim=64), dtype=dtype)
     model.initialise(0)
     draw = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -156,20 +156,42 @@ def _model(device: str) -> Iterator[Found]:
             yield Found(name=f"loss {kind}", distance=distance(loss, nats), allowed=allowed)
 
 
+def _gradient(model: RIA, batch: Batch, objective: Objective) -> tuple[Tensor, Tensor]:
+    """The loss, and its gradient by every parameter as one vector."""
+    import torch
+
+    loss = objective(model, batch).terms["nats"]
+    loss.backward()  # type: ignore[no-untyped-call]
+    return loss, torch.cat([p.grad.flatten().cpu() for p in model.parameters() if p.grad is not None])
+
+
 def _gradients(device: str) -> Iterator[Found]:
-    """The gradient of the loss by every parameter, as one vector: float32, then bfloat16 activations."""
+    """The gradient of the loss: float32, then bfloat16 activations."""
     import torch
 
     from riallm.train.objective import next_token
 
-    def gradient(model: RIA, batch: Batch) -> Tensor:
-        next_token(model, batch).terms["nats"].backward()  # type: ignore[no-untyped-call]
-        each = [p.grad.flatten().cpu() for p in model.parameters() if p.grad is not None]
-        return torch.cat(each)
-
     batch = example()
-    wanted = gradient(tiny(torch.float32), batch)
+    _, wanted = _gradient(tiny(torch.float32), batch, next_token)
     for dtype, allowed in ((torch.float32, CLOSE), (torch.bfloat16, NEAR)):
-        found = gradient(tiny(dtype).to(device), batch.to(device))
+        _, found = _gradient(tiny(dtype).to(device), batch.to(device), next_token)
         kind = str(dtype).removeprefix("torch.")
         yield Found(name=f"gradient {kind}", distance=distance(found, wanted), allowed=allowed)
+
+
+def _compiled(device: str) -> Iterator[Found]:
+    """Loss and gradient of the compiled objective, on rows long enough for attention in blocks, which a GPU then takes.
+    On the processor the graph alone is compiled, no code."""
+    import torch
+
+    from riallm.train.objective import compiled, next_token
+
+    tokens = 384
+    batch = example(tokens=tokens)
+    loss, wanted = _gradient(tiny(torch.float32, context=tokens), batch, next_token)
+    for dtype, allowed in ((torch.float32, NEAR), (torch.bfloat16, NEAR)):  # the kernel's own products are in tf32
+        objective = compiled("inductor" if device == "cuda" else "eager")
+        found, gradient = _gradient(tiny(dtype, context=tokens).to(device), batch.to(device), objective)
+        kind = str(dtype).removeprefix("torch.")
+        yield Found(name=f"compiled loss {kind}", distance=distance(found, loss), allowed=allowed)
+        yield Found(name=f"compiled gradient {kind}", distance=distance(gradient, wanted), allowed=allowed)
