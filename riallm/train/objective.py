@@ -92,7 +92,7 @@ def compiled(backend: str = "inductor") -> Objective:
 
     backend: PyTorch's; "eager" traces and makes no code.
     """
-    whole = torch.compile(nats, backend=backend)
+    whole = torch.compile(nats, backend=backend, dynamic=False)  # for sizes in general, attention in blocks fails
 
     def objective(model: Model, batch: Batch) -> Loss:
         return Loss(terms={"nats": whole(model, batch.tokens, batch.targets, batch.weights, batch.meta)})

@@ -142,7 +142,12 @@ def run(stage: Stage, folder: Path, *, on_step: Callable[[Step], None] = lambda 
     if not place.exists():
         save_ria(model, place, bits=stage.bits, files={TOKENIZER: (folder / TOKENIZER).read_bytes()})
     found = Trained(folder=place, bits_per_byte=bits, num_validation_bytes=num_bytes, steps=training.step)
-    told = {"bits_per_byte": bits, "num_validation_bytes": num_bytes, "steps": training.step}
+    told = {
+        "bits_per_byte": bits,
+        "num_validation_bytes": num_bytes,
+        "steps": training.step,
+        "device": "processor" if stage.device == "cpu" else torch.cuda.get_device_name(),
+    }
     atomic_write(folder / "result.json", json.dumps(told, indent=1).encode())
     return found
 

@@ -175,7 +175,7 @@ def test_a_trainer_is_looked_on_killed_and_goes_on(tmp_path: Path, capsys: pytes
     told = json.loads((tmp_path / "out/report.json").read_text())
     assert told["state"] == "over" and told["result"]["steps"] == 40
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"report.json", "stage.json", "metrics.jsonl", "log.txt", "model.tar.00"}
+    assert names == {"report.json", "stage.json", "metrics.jsonl", "result.json", "log.txt", "model.tar.00"}
     capsys.readouterr()
     assert visit(tmp_path, "train.max_steps=41") == 2
     assert "name another folder by --work" in capsys.readouterr().err

@@ -26,7 +26,7 @@ CARD = "check.json"
 def body(argv: Sequence[str]) -> int:
     """Check, time, emit a card."""
     parser = command.parser("check", "Equality with the processor, and speed, on a GPU.")
-    parser.add_argument("--recipe", default="ria_medium", help="whose model, batch and settings are timed")
+    parser.add_argument("--recipe", default="ria_small", help="whose model, batch and settings are timed")
     parser.add_argument("--minutes", type=float, default=4.0, help="of all timing, compilation included where it fits")
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help=f"{CARD} goes here")
     options = parser.parse_args(argv)

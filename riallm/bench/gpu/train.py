@@ -1,6 +1,6 @@
 """Train for so many minutes, and leave in a folder what may come back.
 
-    python -m riallm.bench.gpu.train --recipe ria_medium --minutes 10 --out $OUT
+    python -m riallm.bench.gpu.train --recipe ria_small --minutes 10 --out $OUT
 
 The trainer is a process of its own: where this command is cut off it goes on, and the same command finds it again;
 where it died it goes on from its newest save.
@@ -33,7 +33,7 @@ def body(argv: Sequence[str]) -> int:
     """Start or find the trainer, look on, collect."""
     parser = command.parser("train", __doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("override", nargs="*", help="settings of the recipe, for instance train.accumulate=4")
-    parser.add_argument("--recipe", default="ria_medium")
+    parser.add_argument("--recipe", default="ria_small")
     parser.add_argument("--minutes", type=float, default=10.0, help="all of it: start, training, validation, writing")
     parser.add_argument("--reserve", type=float, default=120.0, help="seconds of those that are not for training")
     parser.add_argument("--wait", type=float, help="minutes that this command lasts at most (default: --minutes)")
@@ -92,12 +92,12 @@ def _kept(plan: dict[str, Any], work: Path) -> dict[str, Any]:
 
 
 def collect(trainer: Trainer, out: Path, end: End, plan: dict[str, Any]) -> int:
-    """Leave in `out` the report, the metrics, the stage, the log's end, and the model in parts; bytes of all.
+    """Leave in `out` the report, the run's records, the log's end, and the model in parts; bytes of all.
 
     Raises UsageError when that is more than may come back.
     """
     out.mkdir(parents=True, exist_ok=True)
-    for name in ("stage.json", METRICS):
+    for name in ("stage.json", METRICS, RESULT):
         if (trainer.work / name).exists():
             atomic_write(out / name, (trainer.work / name).read_bytes())
     atomic_write(out / "log.txt", trainer.log_tail().encode())
