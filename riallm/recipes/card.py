@@ -100,9 +100,10 @@ Python. The tool router that the architecture has is untrained.
 """
 
 
-def percent(estimate: Record) -> str:
+def percent(estimate: Record, digits: int = 1) -> str:
     """An estimate as percent with its interval."""
-    return f"{100 * estimate['value']:.1f} % [{100 * estimate['low']:.1f}, {100 * estimate['high']:.1f}]"
+    value, low, high = (f"{100 * estimate[name]:.{digits}f}" for name in ("value", "low", "high"))
+    return f"{value} % [{low}, {high}]"
 
 
 def _figures(facts: Facts) -> str:
@@ -131,8 +132,8 @@ def _figures(facts: Facts) -> str:
     if extraction is not None:
         rows.append(
             f"| prompts of {extraction['prompt_tokens']} training tokens continued verbatim, {extraction['prompts']} "
-            f"prompts | {percent(extraction['verbatim_no_boilerplate'])} | with boilerplate "
-            f"{percent(extraction['verbatim'])}; gate {100 * extraction['gate']:g} % |"
+            f"prompts | {percent(extraction['verbatim_no_boilerplate'], 2)} | with boilerplate "
+            f"{percent(extraction['verbatim'], 2)}; gate {100 * extraction['gate']:g} % |"
         )
     if not rows:
         return "## Figures\n\nNone were measured.\n"
@@ -196,8 +197,8 @@ def training(stage: Record, result: Record, steps: Sequence[Record], before: str
     begun = f"{before}\n\nFrom there on: " if before else ""
     return f"""{begun}Recipe {stage["name"]}, seed {train["seed"]}: {result["steps"]:,} steps,
 {tokens / 1e6:.1f} million tokens,
-{seconds / 60:.0f} minutes on the processor, {flops:.2e} FLOPs by the model's own count. Rows of
-{batches["context"]} tokens; shares: {shares}{then}. Optimiser {train["optimiser"]["kind"]}, learning rate
+{seconds / 60:.0f} minutes on the {result.get("device", "processor")}, {flops:.2e} FLOPs by the model's own count.
+Rows of {batches["context"]} tokens; shares: {shares}{then}. Optimiser {train["optimiser"]["kind"]}, learning rate
 {train["optimiser"]["lr"]:g} (embeddings {train["optimiser"]["embedding_lr"]:g}), running mean of the weights
 {train["ema"]:g}. Validation packages, next token: {result["bits_per_byte"]:.3f} bits per byte.
 """

@@ -29,7 +29,7 @@ MIXTURE = {"causal": 0.45, "middle": 0.45, "spans": 0.05, "statements": 0.05}
 
 
 def ria_nano() -> Stage:
-    """The shipped model: an hour and a half on two cores, from the corpus `python_full` and its repairs.
+    """An hour and a half on two cores, from the corpus `python_full` and its repairs.
 
     Wide and shallow, since a narrower model is hardly faster on such a machine; the share of repairs grows when the
     learning rate begins to fall. Rows are half as long as the context: a token looks no further back than 512 tokens of
@@ -122,7 +122,7 @@ def ria_small() -> Stage:
     """26 million parameters in eight minutes of one large GPU: 28 MB in 8 bits, and a laptop still scores with it.
 
     Heads of 64, which with the numbers that tell files apart fit the GPU's kernels. `later_from` is where 45 % of
-    eight minutes are over at 1,000,000 tokens a second.
+    eight minutes are over at 780,000 tokens a second, what an H200 does. The shipped model was made by it.
     """
     return Stage(
         name="ria_small",
@@ -133,7 +133,7 @@ def ria_small() -> Stage:
             context=1024,
             mixture={"causal": 0.36, "middle": 0.40, "spans": 0.02, "statements": 0.02, "repair": 0.20},
             later={"causal": 0.14, "middle": 0.26, "spans": 0.01, "statements": 0.01, "repair": 0.58},
-            later_from=3_300,
+            later_from=2_570,
             repair_weight=4.0,
             given_weight=0.5,
         ),
