@@ -47,9 +47,10 @@ def test_only_code_that_uses_an_imported_name_counts() -> None:
 def test_a_line_is_measured_behind_the_file_that_it_imports(tmp_path: Path) -> None:
     folder = write_tiny(tmp_path / "tiny", context=256)
     model, tokenizer = load_ria(folder), load(folder / TOKENIZER)
+    draws = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for block in model.layers:
-            block.self_attn.alpha.normal_()  # type: ignore[union-attr, operator]
+            block.self_attn.alpha.normal_(generator=draws)  # type: ignore[union-attr, operator]
     (use,) = found()
     (done,) = complete(model, tokenizer, [use], context=256)
     other = [*tokenizer.valued("file", use.imported_path), *tokenizer.encode(use.defined)][:104]
