@@ -77,7 +77,7 @@ $(V)/.run: pyproject.toml constraints.txt | $(V)/bin/python
 
 $(V)/.dev: $(V)/.run
 	@echo "Installing what its tests and checks need ..."
-	@$(PIP) -e '.[dev,models,data]'
+	@$(PIP) -e '.[dev,models,data,serve]'
 	@touch $@
 
 sandbox: ## install bubblewrap where we may, or say how

@@ -24,7 +24,8 @@ from torch import Tensor
 
 from riallm.core.errors import CheckpointError
 from riallm.core.files import atomic_write, sha256
-from riallm.quant.blocks import Bits, Quantised, blockable, dequantise, quantise
+from riallm.quant.blocks import Bits
+from riallm.quant.packed import BITS, Packed, dequantise, packable, quantise
 
 FORMAT = 1
 
@@ -96,8 +97,9 @@ def _packed(
     told: dict[str, Any] = {}
     for name, tensor in tensors.items():
         own = bits_of(name) if bits_of is not None else bits
-        if own is not None and blockable(tensor):
-            packed = quantise(tensor, own)
+        if own is not None and packable(tensor, BITS[own]):
+            packed = quantise(tensor, BITS[own])
+            assert packed.scales is not None
             kept[f"{name}.codes"], kept[f"{name}.scales"] = packed.codes.contiguous(), packed.scales.contiguous()
             told[name] = {"kept": f"blocks-{own}", "shape": list(tensor.shape)}
         else:
@@ -144,7 +146,8 @@ def read(folder: Path) -> Stored:
         try:
             if how.startswith("blocks-"):
                 bits: Bits = 4 if how == "blocks-4" else 8
-                tensor = dequantise(Quantised(bits=bits, codes=kept[f"{name}.codes"], scales=kept[f"{name}.scales"]))
+                codes, scales = kept[f"{name}.codes"], kept[f"{name}.scales"]
+                tensor = dequantise(Packed(kind=BITS[bits], codes=codes, scales=scales))
             else:
                 tensor = kept[name]
         except KeyError as error:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from riallm.quant.blocks import Bits, blockable, rounded
+from riallm.quant.blocks import Bits, rounded
+from riallm.quant.packed import BITS, packable
 
 
 class Linear(nn.Linear):
@@ -26,5 +27,5 @@ class Linear(nn.Linear):
 def round_weights(model: nn.Module, bits: Bits | None) -> None:
     """From now on every linear map that would be kept in blocks computes with its weights in `bits`."""
     for module in model.modules():
-        if isinstance(module, Linear) and blockable(module.weight):
+        if isinstance(module, Linear) and (bits is None or packable(module.weight, BITS[bits])):
             module.bits = bits

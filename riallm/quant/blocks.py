@@ -6,7 +6,6 @@ I columns, N blocks of a row.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -16,26 +15,6 @@ from riallm.core.errors import UsageError
 
 Bits = Literal[4, 8]
 BLOCK = 32
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Quantised:
-    """codes: (O, I) int8 for 8 bits, (O, I / 2) uint8 for 4, the even column in the low half.
-    scales: (O, N) float16."""
-
-    bits: Bits
-    codes: Tensor
-    scales: Tensor
-
-    @property
-    def num_bytes(self) -> int:
-        """Memory of codes and scales."""
-        return self.codes.nbytes + self.scales.nbytes
-
-
-def blockable(weight: Tensor) -> bool:
-    """Whether a tensor is kept in blocks when bits are asked for: matrices whose rows are whole blocks, not tiny."""
-    return weight.ndim == 2 and weight.shape[1] % BLOCK == 0 and weight.numel() >= 4096
 
 
 def _largest(bits: int) -> int:
@@ -63,28 +42,28 @@ def _codes(blocks: Tensor, scales: Tensor, bits: int) -> Tensor:
     return (blocks * inverse[..., None]).round().clamp(-_largest(bits) - (bits == 4), _largest(bits))
 
 
-def quantise(weight: Tensor, bits: Bits) -> Quantised:
-    """(O, I) in blocks. Raises UsageError for a row length that is no multiple of the block."""
+def quantise(weight: Tensor, bits: Bits) -> tuple[Tensor, Tensor]:
+    """(O, I) -> codes: (O, I) int8 for 8 bits, (O, I / 2) uint8 for 4, the even column in the low half; and scales:
+    (O, N) float16. Raises UsageError for a row length that is no multiple of the block."""
     blocks = _blocks(weight)
     scales = _scales(blocks, bits)
     codes = _codes(blocks, scales, bits).reshape(weight.shape).to(torch.int8)
     if bits == 4:
         unsigned = (codes + 8).to(torch.uint8)
         codes = unsigned[:, 0::2] | (unsigned[:, 1::2] << 4)
-    return Quantised(bits=bits, codes=codes, scales=scales)
+    return codes, scales
 
 
-def dequantise(packed: Quantised) -> Tensor:
-    """(O, I) in float32."""
-    codes = packed.codes
-    if packed.bits == 4:
+def dequantise(codes: Tensor, scales: Tensor) -> Tensor:
+    """(O, I) in float32; the codes' type tells their bits."""
+    if codes.dtype == torch.uint8:
         codes = torch.stack((codes & 15, codes >> 4), dim=-1).flatten(1).to(torch.int8) - 8
-    scaled = codes.float().reshape(codes.shape[0], -1, BLOCK) * packed.scales.float()[..., None]
+    scaled = codes.float().reshape(codes.shape[0], -1, BLOCK) * scales.float()[..., None]
     return scaled.reshape(codes.shape)
 
 
 def rounded(weight: Tensor, bits: Bits) -> Tensor:
-    """What `dequantise(quantise(weight))` gives, in the weight's type; the gradient passes as if nothing was rounded
+    """What `dequantise` makes of quantised weights, in the weight's type; the gradient passes as if nothing was rounded
     (straight-through, Bengio et al. 2013), so that a model can be trained for its few bits."""
     with torch.no_grad():
         blocks = _blocks(weight)

@@ -22,7 +22,7 @@ from riallm.models.ria import RIA
 from riallm.models.zoo import nano
 from riallm.nn.linear import Linear
 from riallm.nn.meta import TokenMeta
-from riallm.quant.blocks import blockable, dequantise, quantise
+from riallm.quant.packed import dequantise, packable, quantise
 from riallm.train import saved
 from riallm.train.loop import Run, Step, TrainConfig
 from riallm.train.objective import IGNORED, Batch, Loss, next_token
@@ -81,8 +81,8 @@ def test_rounded_training_computes_with_what_ships(tmp_path: Path) -> None:
         with torch.no_grad():
             plain = float(next_token(copy, batch).terms["nats"])
             for module in copy.modules():
-                if isinstance(module, Linear) and blockable(module.weight):
-                    module.weight.copy_(dequantise(quantise(module.weight, 4)))
+                if isinstance(module, Linear) and packable(module.weight, "int4"):
+                    module.weight.copy_(dequantise(quantise(module.weight, "int4")))
             seen.append((float(loss.terms["nats"].detach()), plain, float(next_token(copy, batch).terms["nats"])))
         return loss
 

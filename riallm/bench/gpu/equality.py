@@ -120,20 +120,21 @@ def _blocks(device: str) -> Iterator[Found]:
     """Weights in blocks: made, undone and multiplied on the device."""
     import torch
 
-    from riallm.quant.blocks import Bits, Quantised, dequantise, quantise
+    from riallm.quant.packed import Kind, Packed, dequantise, quantise
 
     draw = torch.Generator().manual_seed(3)
     weight, x = torch.randn(96, 256, generator=draw), torch.randn(8, 256, generator=draw)
-    sizes: tuple[Bits, ...] = (4, 8)
-    for bits in sizes:
-        packed = quantise(weight, bits)
-        moved = Quantised(bits=bits, codes=packed.codes.to(device), scales=packed.scales.to(device))
-        made = quantise(weight.to(device), bits)
+    kinds: tuple[Kind, ...] = ("int4", "int8", "nf4")
+    for kind in kinds:
+        packed = quantise(weight, kind)
+        assert packed.scales is not None
+        moved = Packed(kind=kind, codes=packed.codes.to(device), scales=packed.scales.to(device))
+        made = quantise(weight.to(device), kind)
         whole, there = dequantise(packed), dequantise(moved)
-        yield Found(name=f"blocks-{bits} undone", distance=distance(there, whole), allowed=0.0)
-        yield Found(name=f"blocks-{bits} made", distance=distance(dequantise(made), whole), allowed=CLOSE)
+        yield Found(name=f"{kind} undone", distance=distance(there, whole), allowed=0.0)
+        yield Found(name=f"{kind} made", distance=distance(dequantise(made), whole), allowed=CLOSE)
         product = x.to(device) @ there.T
-        yield Found(name=f"blocks-{bits} product", distance=distance(product, x @ whole.T), allowed=CLOSE)
+        yield Found(name=f"{kind} product", distance=distance(product, x @ whole.T), allowed=CLOSE)
 
 
 def _model(device: str) -> Iterator[Found]:
