@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from riallm.nn.meta import TokenMeta
-from riallm.nn.state import ModelState
+from riallm.nn.state import ModelState, State
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +23,7 @@ class Output:
     the asked-for layers, by number."""
 
     hidden: Tensor
-    state: ModelState | None
+    state: State | None
     taps: dict[int, Tensor] = field(default_factory=dict)
 
 
@@ -73,7 +73,7 @@ class Model(nn.Module):
 
     @abstractmethod
     def forward(
-        self, tokens: Tensor, meta: TokenMeta, state: ModelState | None = None, *, taps: Sequence[int] = ()
+        self, tokens: Tensor, meta: TokenMeta, state: State | None = None, *, taps: Sequence[int] = ()
     ) -> Output:
         """tokens (B, T) of integers. state: what `empty_state` or an earlier call gave; None keeps nothing.
 

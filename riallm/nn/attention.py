@@ -1,4 +1,4 @@
-"""Grouped-query attention with a learned bias between files, and which tokens may see which (RIA document, 2.3).
+"""Which tokens see which, with a learned bias between files, and the weighted sum of what they see (RIA document, 2.3).
 
 Letters: B rows, T query tokens, S key tokens, D hidden, H heads, G key-value heads, K head size, F files of a row.
 
@@ -17,17 +17,10 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
-from riallm.nn.linear import Linear
-from riallm.nn.meta import NUM_RELATIONS, Relation, TokenMeta, related
-from riallm.nn.norm import RMSNorm
-from riallm.nn.rope import rotate
-from riallm.nn.state import KVState
-
-FEW = 1 << 19
-"""Scores of a row and head up to which a call with a state holds them in memory, and is quicker for it."""
+from riallm.nn.meta import Relation, TokenMeta, related
 
 BLOCK = 128
 """Queries and keys of a block of `in_blocks`."""
@@ -150,61 +143,3 @@ def attend_reference(
         mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).tril()
     seen: Tensor = scores.masked_fill(~mask, float("-inf")).softmax(dim=-1) @ v
     return seen.to(q.dtype)
-
-
-class Attention(nn.Module):
-    """One layer of grouped-query attention. `file_bias`: learned terms per head for the relations between files."""
-
-    def __init__(
-        self,
-        *,
-        hidden_size: int,
-        num_heads: int,
-        num_kv_heads: int,
-        head_dim: int,
-        bias: bool = False,
-        qk_norm_eps: float | None = None,
-        file_bias: bool = False,
-    ) -> None:
-        super().__init__()
-        self.num_heads, self.num_kv_heads, self.head_dim = num_heads, num_kv_heads, head_dim
-        self.q_proj = Linear(hidden_size, num_heads * head_dim, bias=bias)
-        self.k_proj = Linear(hidden_size, num_kv_heads * head_dim, bias=bias)
-        self.v_proj = Linear(hidden_size, num_kv_heads * head_dim, bias=bias)
-        self.o_proj = Linear(num_heads * head_dim, hidden_size, bias=False)
-        self.q_norm = None if qk_norm_eps is None else RMSNorm(head_dim, eps=qk_norm_eps, gain=False)
-        self.k_norm = None if qk_norm_eps is None else RMSNorm(head_dim, eps=qk_norm_eps, gain=False)
-        self.alpha = nn.Parameter(torch.zeros(num_heads, NUM_RELATIONS)) if file_bias else None
-
-    def forward(
-        self,
-        x: Tensor,
-        *,
-        turn: tuple[Tensor, Tensor],
-        meta: TokenMeta,
-        mask: Mask | None,
-        state: KVState | None = None,
-        key_meta: TokenMeta | None = None,
-    ) -> tuple[Tensor, KVState | None]:
-        """x (B, T, D) -> (B, T, D), and the state with this call's keys and values added; a None state stays None.
-
-        turn: `rope.angles` of the positions. mask: `visible` over all keys, those in the state first. key_meta: the
-        record of all keys (default: `meta`).
-        """
-        rows, tokens, _ = x.shape
-        q = self.q_proj(x).view(rows, tokens, self.num_heads, self.head_dim).transpose(1, 2)
-        k = self.k_proj(x).view(rows, tokens, self.num_kv_heads, self.head_dim).transpose(1, 2)
-        v = self.v_proj(x).view(rows, tokens, self.num_kv_heads, self.head_dim).transpose(1, 2)
-        if self.q_norm is not None and self.k_norm is not None:
-            q, k = self.q_norm(q), self.k_norm(k)
-        q, k = rotate(q, *turn), rotate(k, *turn)
-        if state is not None:
-            state = state.extended(k, v)
-            k, v = state.whole()
-        # With one file all scores of a row would get the same number, which softmax takes off again.
-        terms = None if self.alpha is None or meta.num_files == 1 else file_terms(self.alpha, meta.relations)
-        if state is not None and isinstance(mask, Tensor) and tokens * k.shape[2] <= FEW:
-            seen = attend_few(q, k, v, mask=mask, terms=terms, query=meta, key=key_meta or meta)
-        else:
-            seen = attend(q, k, v, mask=mask, terms=terms, query=meta, key=key_meta or meta)
-        return self.o_proj(seen.transpose(1, 2).reshape(rows, tokens, -1)), state

@@ -1,4 +1,4 @@
-"""The linear map: weights in one dtype, activations in another, and the cast in one visible place."""
+"""Linear maps and embeddings: weights in one dtype, activations in another, and the cast in one visible place."""
 
 from __future__ import annotations
 
@@ -22,6 +22,14 @@ class Linear(nn.Linear):
         weight = self.weight if self.bits is None else rounded(self.weight, self.bits)
         bias = None if self.bias is None else self.bias.to(input.dtype)
         return F.linear(input, weight.to(input.dtype), bias)
+
+
+class Embedding(nn.Embedding):
+    """`nn.Embedding` that gives logits as well, where the head shares its weights."""
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(..., D) -> (..., V)."""
+        return F.linear(hidden, self.weight.to(hidden.dtype))
 
 
 def round_weights(model: nn.Module, bits: Bits | None) -> None:

@@ -1,4 +1,4 @@
-"""Rotary position embedding (Su et al. 2021), with NTK-aware and YaRN scaling for contexts beyond what theta carries.
+"""Rotary position embedding (Su et al. 2021), and its scaling for contexts beyond what theta carries.
 
 Letters: B rows, T tokens, H heads, K head size. Pairs are (i, i + K/2), as Llama and Qwen checkpoints have them.
 """
@@ -17,15 +17,21 @@ from riallm.core.errors import UsageError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RopeScaling:
-    """kind "ntk": theta grows so that the slowest pair turns `factor` times slower. kind "yarn" (Peng et al. 2023):
-    fast pairs stay, slow ones are interpolated, those between `beta_fast` and `beta_slow` turns are blended, and
-    attention gets a temperature. original_context: tokens that the unscaled model was trained on."""
+    """original_context: tokens that the unscaled model was trained on; factor: how many times longer it is to be.
 
-    kind: Literal["ntk", "yarn"]
+    kind "linear": all pairs turn `factor` times slower. "ntk": theta grows so that only the slowest pair does. "yarn"
+    (Peng et al. 2023, and their code's rounding): pairs of more than `beta_fast` turns stay, those of fewer than
+    `beta_slow` are slowed, those between are blended, and attention gets a temperature. "llama3": the same with
+    `high_freq_factor` and `low_freq_factor` turns, another blend, and no temperature.
+    """
+
+    kind: Literal["linear", "ntk", "yarn", "llama3"]
     factor: float
     original_context: int
     beta_fast: float = 32.0
     beta_slow: float = 1.0
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
 
 
 def frequencies(head_dim: int, theta: float, scaling: RopeScaling | None = None) -> tuple[Tensor, float]:
@@ -38,13 +44,35 @@ def frequencies(head_dim: int, theta: float, scaling: RopeScaling | None = None)
         return plain.float(), 1.0
     if scaling.factor < 1.0:
         raise UsageError(f"rope_scaling.factor is {scaling.factor}; it says how many times longer, so at least 1")
-    if scaling.kind == "ntk":
-        grown = theta * scaling.factor ** (head_dim / (head_dim - 2))
-        return (grown**-exponents).float(), 1.0
-    turns = scaling.original_context * plain / (2 * math.pi)
-    kept = ((turns - scaling.beta_slow) / (scaling.beta_fast - scaling.beta_slow)).clamp(0.0, 1.0)
-    blended = plain * kept + plain / scaling.factor * (1.0 - kept)
-    return blended.float(), 0.1 * math.log(scaling.factor) + 1.0
+    temperature = 1.0
+    if scaling.kind == "linear":
+        found = plain / scaling.factor
+    elif scaling.kind == "ntk":
+        found = (theta * scaling.factor ** (head_dim / (head_dim - 2))) ** -exponents
+    elif scaling.kind == "yarn":
+        found = _blended(plain, scaling.factor, _kept_by_place(head_dim, theta, scaling))
+        temperature = 0.1 * math.log(scaling.factor) + 1.0
+    else:
+        turns = scaling.original_context * plain / (2 * math.pi)
+        width = scaling.high_freq_factor - scaling.low_freq_factor
+        found = _blended(plain, scaling.factor, ((turns - scaling.low_freq_factor) / width).clamp(0.0, 1.0))
+    return found.float(), temperature
+
+
+def _blended(plain: Tensor, factor: float, kept: Tensor) -> Tensor:
+    return plain * kept + plain / factor * (1.0 - kept)
+
+
+def _kept_by_place(head_dim: int, theta: float, scaling: RopeScaling) -> Tensor:
+    """YaRN's share of each pair that stays: falls from the pair of `beta_fast` turns to that of `beta_slow`."""
+
+    def pair_of(turns: float) -> float:
+        return head_dim * math.log(scaling.original_context / (turns * 2 * math.pi)) / (2 * math.log(theta))
+
+    first = max(math.floor(pair_of(scaling.beta_fast)), 0)
+    last = min(math.ceil(pair_of(scaling.beta_slow)), head_dim - 1)
+    pairs = torch.arange(head_dim // 2, dtype=torch.float64)
+    return 1.0 - ((pairs - first) / max(last - first, 1e-3)).clamp(0.0, 1.0)
 
 
 def angles(positions: Tensor, inverse: Tensor, scale: float = 1.0) -> tuple[Tensor, Tensor]:

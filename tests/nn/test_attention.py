@@ -9,7 +9,6 @@ import torch
 
 from riallm.nn.attention import (
     BLOCK,
-    Attention,
     Ranges,
     attend,
     attend_few,
@@ -18,8 +17,9 @@ from riallm.nn.attention import (
     in_blocks,
     visible,
 )
+from riallm.nn.attention_layer import Attention, AttentionConfig
 from riallm.nn.meta import Relation, TokenMeta
-from riallm.nn.state import KVState, joined
+from riallm.nn.state import Alone, KVState, ModelState, State, joined
 
 B, T, H, G, K, F = 2, 13, 4, 2, 8, 3
 
@@ -143,15 +143,19 @@ def test_segments_do_not_see_each_other() -> None:
 
 def test_step_by_step_is_as_at_once(meta: TokenMeta) -> None:
     torch.manual_seed(0)
-    layer = Attention(hidden_size=16, num_heads=H, num_kv_heads=G, head_dim=K, qk_norm_eps=1e-5, file_bias=True)
+    layer = Attention(
+        AttentionConfig(hidden_size=16, num_heads=H, num_kv_heads=G, head_dim=K, qk_norm_eps=1e-5, file_bias=True)
+    )
     with torch.no_grad():
         layer.alpha.normal_()  # type: ignore[union-attr]
     x = torch.randn(B, T, 16)
     turn = (torch.ones(B, 1, T, K // 2), torch.zeros(B, 1, T, K // 2))
     ranges = Ranges(local=3, file=6)
-    whole, _ = layer(x, turn=turn, meta=meta, mask=visible(meta, meta, ranges))
-    state = KVState(keys=torch.empty(B, G, 0, K), values=torch.empty(B, G, 0, K))
-    before, parts = None, []
+    whole = layer(x, turn=turn, within=Alone(meta, ranges), layer=0)
+    nothing, none = torch.empty(B, G, 0, K), meta.positions[:, :0]
+    before = TokenMeta(positions=none, segments=none, files=none, relations=meta.relations)
+    state: State = ModelState(layers=(KVState(keys=nothing, values=nothing),), meta=before)
+    parts = []
     for first, last in ((0, 5), (5, 6), (6, 13)):
         part = TokenMeta(
             positions=meta.positions[:, first:last],
@@ -159,12 +163,12 @@ def test_step_by_step_is_as_at_once(meta: TokenMeta) -> None:
             files=meta.files[:, first:last],
             relations=meta.relations,
         )
-        keys = part if before is None else joined(before, part)
-        turned = tuple(each[:, :, first:last] for each in turn)
-        out, state = layer(
-            x[:, first:last], turn=turned, meta=part, mask=visible(part, keys, ranges), state=state, key_meta=keys
-        )
-        before, parts = keys, [*parts, out]
+        turned = (turn[0][:, :, first:last], turn[1][:, :, first:last])
+        within = state.begin(part, ranges)
+        parts.append(layer(x[:, first:last], turn=turned, within=within, layer=0))
+        after = within.after()
+        assert after is not None
+        state = after
     torch.testing.assert_close(torch.cat(parts, dim=1), whole, atol=1e-5, rtol=1e-5)
 
 
