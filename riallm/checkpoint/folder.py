@@ -1,8 +1,8 @@
-"""A model in a folder: configuration, weights in few bits or whole, and a manifest that hashes every file.
+"""A model in a folder of ours: configuration, weights file by file, and a manifest that hashes every file.
 
     config.json           the family's own names, `model_type` among them
-    weights.safetensors   NAME for whole tensors; NAME.codes and NAME.scales for those in blocks
-    manifest.json         format version, files with size and sha256, and how each tensor is kept
+    *.safetensors         as `layout` splits them; NAME for a plain tensor, NAME.codes and NAME.scales for a packed one
+    manifest.json         format version, files with size and sha256, and how and where each tensor is kept
 
 Other files (a tokenizer, a card) may lie beside them and are hashed too. Nothing is pickled.
 """
@@ -10,69 +10,114 @@ Other files (a tokenizer, a card) may lie beside them and are hashed too. Nothin
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
+from riallm.checkpoint import building
+from riallm.checkpoint.building import Hear, Work
+from riallm.checkpoint.header import Entry, read_header
+from riallm.checkpoint.layout import Place, split
+from riallm.checkpoint.reading import Seen, look, read_json
+from riallm.checkpoint.reading import read as read_bytes
+from riallm.checkpoint.tensors import (
+    Info,
+    KindOf,
+    Tensors,
+    Weight,
+    as_bytes,
+    checked,
+    from_bytes,
+    from_parts,
+    in_memory,
+    parts_of,
+    widened,
+)
 from riallm.core.errors import CheckpointError
-from riallm.core.files import atomic_write, sha256
-from riallm.quant.blocks import Bits
-from riallm.quant.packed import BITS, Packed, dequantise, packable, quantise
+from riallm.core.files import atomic_write, canonical_json, sha256
 
-FORMAT = 1
+FORMAT = 2
+MANIFEST, CONFIG = "manifest.json", "config.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
-    """config: as in config.json. tensors: float32, or bfloat16 where they were kept whole as that. identity: sha256 of
-    the manifest, which names every file's hash."""
+    """A model that was opened; no tensor has been read. config: as in config.json. files: the others, a tokenizer for
+    instance. identity: a hash that changes with the model. places: where each tensor lies, for who reads by itself;
+    empty for formats other than ours."""
 
     config: Mapping[str, Any]
-    tensors: Mapping[str, Tensor]
+    tensors: Tensors
     identity: str
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    places: Mapping[str, Place] = field(default_factory=dict)
 
 
 def write(
     folder: Path,
     config: Mapping[str, Any],
-    tensors: Mapping[str, Tensor],
+    tensors: Tensors | Mapping[str, Weight],
     *,
-    bits: Bits | None = None,
+    kind_of: KindOf | None = None,
     files: Mapping[str, bytes] | None = None,
-    bits_of: Callable[[str], Bits | None] | None = None,
+    resume: str | None = None,
+    hear: Hear | None = None,
 ) -> None:
-    """Write a model; the folder is whole or absent. bits: of matrices (None: bfloat16); bits_of: another choice by
-    name, for instance 8 for embeddings. Raises CheckpointError when the folder is there, or the disk is full."""
-    if folder.exists():
-        raise CheckpointError(f"{folder} is there already; remove it or name another")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
-            building = Path(scratch) / "model"
-            building.mkdir()
-            kept, told = _packed(tensors, bits, bits_of)
-            save_file(kept, building / "weights.safetensors")
-            (building / "weights.safetensors").chmod(0o644)  # the library writes for its owner alone
-            (building / "config.json").write_text(json.dumps(dict(config), indent=1, sort_keys=True) + "\n")
-            for name, data in (files or {}).items():
-                (building / name).write_bytes(data)
-            hashes = {
-                path.name: {"bytes": path.stat().st_size, "sha256": sha256(path.read_bytes())}
-                for path in sorted(building.iterdir())
-            }
-            manifest = {"format": FORMAT, "files": hashes, "tensors": told}
-            (building / "manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
-            shutil.move(building, folder)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{folder} could not be written: {error}. Nothing of it was left.") from None
+    """Write a model; the folder is whole or absent, and at most two tensors are in memory at a time.
+
+    kind_of: how each tensor is kept (None: as it is). resume: a word for the source; what an earlier, interrupted try
+    with the same word, configuration and ways of keeping has finished is not done again. None keeps nothing of a try
+    that fails. Raises CheckpointError when the folder is there, or the disk is full.
+    """
+    source = tensors if isinstance(tensors, Tensors) else in_memory(tensors)
+    kept = source if kind_of is None else source.kept_as(kind_of)
+    plans, places = split(kept)
+    small = {CONFIG: text_of(config), **(files or {})}
+    taken = sorted(set(files or {}) & {CONFIG, MANIFEST, *plans})
+    if taken:
+        raise CheckpointError(f"{taken[0]} is written by the model itself; give that file another name")
+    told = {name: told_of(place) for name, place in places.items()}
+
+    def closing(done: Mapping[str, dict[str, Any]]) -> dict[str, bytes]:
+        hashes = {name: {"bytes": len(data), "sha256": sha256(data)} for name, data in small.items()}
+        manifest = {"format": FORMAT, "files": {**done, **hashes}, "tensors": told}
+        return {**small, MANIFEST: text_of(manifest)}
+
+    identity = sha256(canonical_json([resume, told, {name: sha256(data) for name, data in small.items()}]).encode())
+    work = Work(files=plans, chunks=Chunks(kept), closing=closing, identity=identity)
+    building.build(folder, work, resumable=resume is not None, hear=hear)
+
+
+class Chunks:
+    """The bytes of the parts of tensors; the last tensor is kept for its next part, and no other."""
+
+    def __init__(self, tensors: Tensors) -> None:
+        """tensors: all that will be asked for, by NAME, NAME.codes or NAME.scales."""
+        self._tensors = tensors
+        self._name_of = {f"{name}{ending}": (name, ending) for name in tensors for ending in tensors.info(name).parts}
+        self._last: tuple[str, Weight] | None = None
+
+    def __call__(self, part: str) -> Iterator[memoryview]:
+        """One piece."""
+        name, ending = self._name_of[part]
+        if self._last is None or self._last[0] != name:
+            self._last = None
+            self._last = (name, self._tensors[name])
+        yield as_bytes(parts_of(self._last[1])[ending])
+
+
+def text_of(value: Mapping[str, Any]) -> bytes:
+    """As JSON files of ours are written."""
+    return (json.dumps(dict(value), indent=1, sort_keys=True) + "\n").encode()
+
+
+def told_of(place: Place) -> dict[str, Any]:
+    """A tensor in the manifest; offsets are counted from the beginning of the file."""
+    parts = {ending.removeprefix(".") or "plain": [e.offset, e.num_bytes] for ending, e in place.parts.items()}
+    return {"file": place.file, "kept": place.info.kept, "shape": list(place.info.shape), "parts": parts}
 
 
 def add(folder: Path, files: Mapping[str, bytes]) -> None:
@@ -80,88 +125,140 @@ def add(folder: Path, files: Mapping[str, bytes]) -> None:
 
     Raises CheckpointError for a name that belongs to the model itself, or a folder that is damaged.
     """
-    manifest = verify(folder)
-    own = sorted(set(files) & {"config.json", "weights.safetensors", "manifest.json"})
+    verify(folder)
+    manifest = manifest_of(folder)
+    own = sorted(set(files) & {CONFIG, MANIFEST, *tensor_files(manifest)})
     if own:
         raise CheckpointError(f"{folder}/{own[0]} is part of the model and is not replaced")
     for name, data in files.items():
-        (folder / name).write_bytes(data)
+        atomic_write(folder / name, data)
         manifest["files"][name] = {"bytes": len(data), "sha256": sha256(data)}
-    atomic_write(folder / "manifest.json", (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode())
+    atomic_write(folder / MANIFEST, text_of(manifest))
 
 
-def _packed(
-    tensors: Mapping[str, Tensor], bits: Bits | None, bits_of: Callable[[str], Bits | None] | None
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    kept: dict[str, Tensor] = {}
-    told: dict[str, Any] = {}
-    for name, tensor in tensors.items():
-        own = bits_of(name) if bits_of is not None else bits
-        if own is not None and packable(tensor, BITS[own]):
-            packed = quantise(tensor, BITS[own])
-            assert packed.scales is not None
-            kept[f"{name}.codes"], kept[f"{name}.scales"] = packed.codes.contiguous(), packed.scales.contiguous()
-            told[name] = {"kept": f"blocks-{own}", "shape": list(tensor.shape)}
-        else:
-            whole = tensor.bfloat16() if tensor.ndim >= 2 else tensor.float()
-            kept[name] = whole.contiguous()
-            told[name] = {"kept": str(whole.dtype).removeprefix("torch."), "shape": list(tensor.shape)}
-    return kept, told
-
-
-def verify(folder: Path) -> dict[str, Any]:
-    """The manifest, every file checked against it. Raises CheckpointError that names what is wrong."""
-    path = folder / "manifest.json"
-    try:
-        manifest: dict[str, Any] = json.loads(path.read_text())
-        files = manifest["files"]
-        version = manifest["format"]
-    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{folder} holds no model of ours: {path.name}: {error!r}") from None
+def manifest_of(folder: Path) -> dict[str, Any]:
+    """The manifest, its form and every file's size checked. Raises CheckpointError that names what is wrong."""
+    path = folder / MANIFEST
+    if not path.exists():
+        raise CheckpointError(f"{folder} holds no model of ours: it has no {MANIFEST}")
+    manifest = read_json(path)
+    version = manifest.get("format")
     if version != FORMAT:
-        raise CheckpointError(f"{path} has format {version}; this version reads format {FORMAT}")
-    for name, told in files.items():
+        raise CheckpointError(
+            f"{path} has format {version}; this version reads format {FORMAT}. Convert the model again from its source"
+        )
+    try:
+        sizes = {str(name): int(told["bytes"]) for name, told in manifest["files"].items()}
+        hashes = [told["sha256"] for told in manifest["files"].values()]
+        lies = {told["file"] for told in manifest["tensors"].values()} - set(sizes)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{folder} holds no model of ours: {MANIFEST}: {error!r}") from None
+    strange = [name for name in sizes if Path(name).name != name or name in (".", "..", MANIFEST)]
+    if strange or not all(isinstance(digest, str) for digest in hashes) or lies or CONFIG not in sizes:
+        raise CheckpointError(
+            f"{path} lists files that cannot be: {', '.join([*strange, *sorted(lies)]) or f'no {CONFIG}, or no hash'}"
+        )
+    for name, num_bytes in sizes.items():
         file = folder / name
         if not file.exists():
-            raise CheckpointError(f"{file} is missing; {path.name} lists it with {told['bytes']} bytes")
+            raise CheckpointError(f"{file} is missing; {MANIFEST} lists it with {num_bytes} bytes")
         size = file.stat().st_size
-        if size != told["bytes"]:
-            raise CheckpointError(
-                f"{file} has {size} bytes, {path.name} says {told['bytes']}: it was cut off or replaced"
-            )
-        found = sha256(file.read_bytes())
-        if found != told["sha256"]:
-            raise CheckpointError(f"{file} is damaged: its sha256 is {found}, {path.name} says {told['sha256']}")
+        if size != num_bytes:
+            raise CheckpointError(f"{file} has {size} bytes, {MANIFEST} says {num_bytes}: it was cut off or replaced")
     return manifest
 
 
+def tensor_files(manifest: Mapping[str, Any]) -> set[str]:
+    """Names of the files that hold tensors."""
+    return {told["file"] for told in manifest["tensors"].values()}
+
+
+def verify(folder: Path, hear: Hear | None = None) -> dict[str, Any]:
+    """The manifest, every byte of every file checked against it. Raises CheckpointError that names what is wrong."""
+    manifest = manifest_of(folder)
+    total, done = sum(told["bytes"] for told in manifest["files"].values()), 0
+    for name, told in manifest["files"].items():
+
+        def count(num_bytes: int, name: str = name) -> None:
+            nonlocal done
+            done += num_bytes
+            if hear is not None:
+                hear(name, done, total)
+
+        _same(folder / name, building.hash_file(folder / name, count), told)
+    return manifest
+
+
+def _same(path: Path, found: str, told: Mapping[str, Any]) -> None:
+    if found != told["sha256"]:
+        raise CheckpointError(f"{path} is damaged: its sha256 is {found}, {MANIFEST} says {told['sha256']}")
+
+
 def read(folder: Path) -> Stored:
-    """A model that `write` wrote, checked. Raises CheckpointError for one that is damaged or foreign."""
-    manifest = verify(folder)
-    config = json.loads((folder / "config.json").read_text())
-    kept = load_file(folder / "weights.safetensors")
-    tensors: dict[str, Tensor] = {}
-    for name, told in manifest["tensors"].items():
-        how = told["kept"]
-        try:
-            if how.startswith("blocks-"):
-                bits: Bits = 4 if how == "blocks-4" else 8
-                codes, scales = kept[f"{name}.codes"], kept[f"{name}.scales"]
-                tensor = dequantise(Packed(kind=BITS[bits], codes=codes, scales=scales))
-            else:
-                tensor = kept[name]
-        except KeyError as error:
+    """Open a model that `write` wrote: sizes, headers and small files are checked, the weights' hashes are not (see
+    `verify`). Raises CheckpointError for one that is damaged or foreign."""
+    manifest = manifest_of(folder)
+    holding = tensor_files(manifest)
+    small = {}
+    for name, told in manifest["files"].items():
+        if name not in holding:
+            data = (folder / name).read_bytes()
+            _same(folder / name, sha256(data), told)
+            small[name] = data
+    seen = {name: look(folder / name) for name in sorted(holding)}
+    headers = {name: read_header(one) for name, one in seen.items()}
+    places = {name: _place(folder, name, told, headers) for name, told in manifest["tensors"].items()}
+    config = json.loads(small.pop(CONFIG))
+    identity = sha256((folder / MANIFEST).read_bytes())
+    return Stored(config=config, tensors=lazily(places, seen), identity=identity, files=small, places=places)
+
+
+def _place(folder: Path, name: str, told: Mapping[str, Any], headers: Mapping[str, dict[str, Entry]]) -> Place:
+    """A tensor of the manifest, checked against the header of its file."""
+    try:
+        file, info = told["file"], checked(Info(kept=told["kept"], shape=tuple(told["shape"])), name)
+        spans = {f".{part}" if part != "plain" else "": (at, size) for part, (at, size) in told["parts"].items()}
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise CheckpointError(f"{folder}/{MANIFEST} describes {name} as {told!r}; expected file, kept, parts") from None
+    parts = {}
+    for ending, (dtype, shape) in info.parts.items():
+        entry = headers[file].get(f"{name}{ending}")
+        if entry is None:
+            raise CheckpointError(f"{folder / file} has no tensor {name}{ending}; {MANIFEST} lists it")
+        if (entry.dtype, entry.shape) != (dtype, shape):
             raise CheckpointError(
-                f"{folder}/weights.safetensors has no tensor {error}; manifest.json lists it"
-            ) from None
-        if list(tensor.shape) != told["shape"]:
-            raise CheckpointError(f"{name} has shape {tuple(tensor.shape)}, the manifest says {tuple(told['shape'])}")
-        tensors[name] = tensor
-    return Stored(config=config, tensors=tensors, identity=sha256((folder / "manifest.json").read_bytes()))
+                f"{folder / file}: {name}{ending} has {entry.dtype} of shape {entry.shape}, "
+                f"{MANIFEST} says {dtype} of shape {shape}"
+            )
+        if spans.get(ending) != (entry.offset, entry.num_bytes):
+            raise CheckpointError(
+                f"{folder / file}: {name}{ending} lies at {entry.offset} with {entry.num_bytes} bytes, "
+                f"{MANIFEST} says {spans.get(ending)}"
+            )
+        parts[ending] = entry
+    return Place(file=file, info=info, parts=parts)
+
+
+def lazily(places: Mapping[str, Place], seen: Mapping[str, Seen]) -> Tensors:
+    """Tensors that are read from their files when they are asked for."""
+
+    def load(name: str) -> Weight:
+        place = places[name]
+        file = seen[place.file]
+        return from_parts(
+            place.info,
+            {
+                ending: from_bytes(read_bytes(file, entry.offset, entry.num_bytes), entry.dtype, entry.shape)
+                for ending, entry in place.parts.items()
+            },
+        )
+
+    return Tensors({name: place.info for name, place in places.items()}, load)
 
 
 def fill(module: torch.nn.Module, stored: Stored, *, what: str) -> None:
-    """Copy the tensors into a module's parameters. Raises CheckpointError for names or shapes that do not fit."""
+    """Copy the tensors into a module's parameters; packed ones are widened. Raises CheckpointError for names or shapes
+    that do not fit."""
     own = dict(module.named_parameters())
     missing, extra = sorted(set(own) - set(stored.tensors)), sorted(set(stored.tensors) - set(own))
     if missing or extra:
@@ -171,9 +268,9 @@ def fill(module: torch.nn.Module, stored: Stored, *, what: str) -> None:
         )
     with torch.no_grad():
         for name, parameter in own.items():
-            if parameter.shape != stored.tensors[name].shape:
+            shape = stored.tensors.info(name).shape
+            if parameter.shape != shape:
                 raise CheckpointError(
-                    f"{what}: {name} has shape {tuple(stored.tensors[name].shape)}, "
-                    f"its configuration says {tuple(parameter.shape)}"
+                    f"{what}: {name} has shape {shape}, its configuration says {tuple(parameter.shape)}"
                 )
-            parameter.copy_(stored.tensors[name])
+            parameter.copy_(widened(stored.tensors[name], torch.float32))

@@ -7,10 +7,12 @@ from pathlib import Path
 import torch
 
 from riallm.checkpoint import folder as folders
+from riallm.checkpoint.tensors import Info, packed_as
 from riallm.core.config import from_json, to_json
 from riallm.core.errors import CheckpointError
 from riallm.models.ria import RIA, RIAConfig
 from riallm.quant.blocks import Bits
+from riallm.quant.packed import BITS
 
 TOKENIZER = "tokenizer.json"
 
@@ -20,14 +22,18 @@ def save_ria(model: RIA, folder: Path, *, bits: Bits | None, files: dict[str, by
     config = {"model_type": "ria", **to_json(model.config)}
     tensors = {name: parameter.detach() for name, parameter in model.named_parameters()}
 
-    def bits_of(name: str) -> Bits | None:
-        return 8 if bits is not None and name.startswith("embed_tokens") else bits
+    matrices = packed_as(None if bits is None else BITS[bits], plain="bfloat16")
+    embeddings = packed_as(None if bits is None else "int8", plain="bfloat16")
 
-    folders.write(folder, config, tensors, bits_of=bits_of, files=files)
+    def kind_of(name: str, info: Info) -> str:
+        return (embeddings if name.startswith("embed_tokens") else matrices)(name, info)
+
+    folders.write(folder, config, tensors, kind_of=kind_of, files=files)
 
 
 def load_ria(folder: Path, *, dtype: torch.dtype = torch.float32) -> RIA:
     """Read a model. Raises CheckpointError for a damaged folder, another family, or weights that do not fit."""
+    folders.verify(folder)
     stored = folders.read(folder)
     config = dict(stored.config)
     family = config.pop("model_type", None)

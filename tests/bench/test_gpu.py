@@ -124,7 +124,7 @@ def test_pack_unpack_and_join_are_rehearsed(tmp_path: Path, capsys: pytest.Captu
     assert unpack.main(["--rehearse"]) == 0
     assert "rows of validation" in capsys.readouterr().out
     assert join.main(["--rehearse"]) == 0
-    assert "weights.safetensors" in capsys.readouterr().out
+    assert "layer_0.safetensors" in capsys.readouterr().out
     assert join.main([str(tmp_path), "--to", str(tmp_path / "model")]) == 2
     assert "no report of a visit" in capsys.readouterr().err
 

@@ -51,11 +51,11 @@ def test_fewer_bits_take_less_room(model: RIA, tmp_path: Path) -> None:
     sizes = []
     for bits in (None, 8, 4):
         save_ria(model, tmp_path / str(bits), bits=bits)  # type: ignore[arg-type]
-        sizes.append((tmp_path / str(bits) / "weights.safetensors").stat().st_size)
+        sizes.append((tmp_path / str(bits) / "layer_1.safetensors").stat().st_size)
     assert sizes[0] > 1.8 * sizes[1] > 1.8 * 1.7 * sizes[2]
 
 
-@pytest.mark.parametrize("name", ["weights.safetensors", "config.json", "tokenizer.json"])
+@pytest.mark.parametrize("name", ["layer_1.safetensors", "config.json", "tokenizer.json"])
 def test_damage_is_named_with_both_hashes(model: RIA, tmp_path: Path, name: str) -> None:
     save_ria(model, tmp_path / "nano", bits=8, files={"tokenizer.json": b"{}"})
     path = tmp_path / "nano" / name
@@ -76,7 +76,7 @@ def test_foreign_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="holds no model of ours"):
         load_ria(tmp_path)
     (tmp_path / "manifest.json").write_text('{"format": 9, "files": {}}')
-    with pytest.raises(CheckpointError, match="has format 9; this version reads format 1"):
+    with pytest.raises(CheckpointError, match="has format 9; this version reads format 2"):
         load_ria(tmp_path)
 
 

@@ -64,7 +64,7 @@ def test_shipping_again_replaces_the_card_alone(trained: Path, tmp_path: Path) -
         assert main([str(trained), "--to", str(tmp_path / "tiny")]) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
     assert "None were measured" in (tmp_path / "tiny" / "README.md").read_text()
-    weights = "weights.safetensors"
+    weights = "layer_0.safetensors"
     assert (tmp_path / "tiny" / weights).read_bytes() == (trained / "model" / weights).read_bytes()
 
 
