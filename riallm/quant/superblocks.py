@@ -28,13 +28,19 @@ def _halves(data: Tensor) -> Tensor:
     return data.contiguous().view(torch.float16).float()
 
 
-def q4_k_parts(blocks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(S, 144) -> scales (S, 8) and minima (S, 8) in float32, codes (S, 8, 32) in uint8: x = scale * code - minimum."""
-    whole = _halves(blocks[:, :4])
+def q4_k_scales(blocks: Tensor) -> tuple[Tensor, Tensor]:
+    """(S, 144) -> scales and minima of the parts, (S, 8) uint8 each: below 64, and under a float16 each."""
     packed = blocks[:, 4:16]
     low, middle, high = packed[:, 0:4], packed[:, 4:8], packed[:, 8:12]
     scales = torch.cat((low & 63, (high & 15) | ((low >> 6) << 4)), dim=1)
     minima = torch.cat((middle & 63, (high >> 4) | ((middle >> 6) << 4)), dim=1)
+    return scales, minima
+
+
+def q4_k_parts(blocks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(S, 144) -> scales (S, 8) and minima (S, 8) in float32, codes (S, 8, 32) in uint8: x = scale * code - minimum."""
+    whole = _halves(blocks[:, :4])
+    scales, minima = q4_k_scales(blocks)
     pairs = blocks[:, 16:].reshape(-1, 4, 1, 32)
     codes = torch.cat((pairs & 15, pairs >> 4), dim=2).reshape(-1, 8, 32)
     return whole[:, :1] * scales.float(), whole[:, 1:] * minima.float(), codes
