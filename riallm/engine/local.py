@@ -1,0 +1,277 @@
+"""The engine in this process: one thread that computes, any number that ask."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from riallm.core.errors import BudgetError, UsageError
+from riallm.engine.lookup import lookup
+from riallm.engine.pages import PageBook
+from riallm.engine.request import Load, Request
+from riallm.engine.scheduler import Part, Scheduler
+from riallm.engine.sequence import LocalTicket, Running
+from riallm.engine.text import Decode
+from riallm.models.decoder import Decoder
+from riallm.nn.meta import TokenMeta
+from riallm.nn.paged import PAGE, PagedState, PageStore, row_of
+
+WATCHED = 5.0
+"""Seconds over which the speed is told."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineOptions:
+    """kv_bytes: memory of all pages. int8_kv: keys and values in 8 bits. step_tokens: of one pass at most, so that a
+    long prompt does not hold up the answers for longer. max_waiting: requests that queue before one is turned away.
+    lookup: tokens drafted from the text itself, 0 for none."""
+
+    kv_bytes: int = 512 << 20
+    int8_kv: bool = False
+    step_tokens: int = 512
+    max_running: int = 64
+    max_waiting: int = 256
+    lookup: int = 4
+
+
+class LocalEngine:
+    """See `Engine`. Closing it frees the thread and the memory; a request that fails takes no other with it."""
+
+    def __init__(
+        self,
+        model: Decoder,
+        *,
+        name: str,
+        identity: str,
+        decode: Decode,
+        context: int,
+        options: EngineOptions | None = None,
+    ) -> None:
+        """identity: hash of the weights. decode: bytes of tokens. context: longest prompt and answer together."""
+        self.name, self.context, self.vocab_size = name, context, model.sizes.vocab_size
+        self.options = options or EngineOptions()
+        self.store = _store(model, self.options)
+        kind = "int8" if self.options.int8_kv else str(self.store.dtype)
+        self.scheduler = Scheduler(
+            PageBook(self.store, identity=f"{identity} {kind}"),
+            step_tokens=self.options.step_tokens,
+            max_running=self.options.max_running,
+            draft=self._draft if self.options.lookup else None,
+        )
+        self._model, self._decode = model, decode
+        self._lock = threading.Condition()
+        self._arrived: list[Running] = []
+        self._jobs: list[Callable[[], None]] = []
+        self._closing: float | None = None
+        self._sums = {"prompt": 0, "cached": 0, "completion": 0, "drafted": 0, "accepted": 0}
+        self._recent: list[tuple[float, int]] = []
+        self._thread = threading.Thread(target=self._run, name=f"engine {name}", daemon=True)
+        self._thread.start()
+
+    def submit(self, request: Request) -> LocalTicket:
+        """See `Engine.submit`."""
+        whole = len(request.ids) + request.max_tokens
+        most = min(self.context, self.store.num_pages * PAGE)
+        if whole > most:
+            raise UsageError(
+                f"the prompt has {len(request.ids)} tokens and the answer may have {request.max_tokens}: {whole} of "
+                f"{most} that {self.name} can hold; shorten it by {whole - most}"
+            )
+        wrong = [index for index in request.ids if not 0 <= index < self.vocab_size]
+        if wrong:
+            raise UsageError(f"token {wrong[0]} is not in the vocabulary of {self.name}, which has {self.vocab_size}")
+        ticket = LocalTicket()
+        running = Running(request, ticket, self._decode)
+        with self._lock:
+            if self._closing is not None:
+                raise BudgetError(f"{self.name} is closing and takes on nothing more")
+            if len(self._arrived) + len(self.scheduler.waiting) >= self.options.max_waiting:
+                raise BudgetError(f"{self.options.max_waiting} requests wait for {self.name} already; ask again later")
+            self._arrived.append(running)
+            self._lock.notify()
+        return ticket
+
+    def embed(self, prompts: list[list[int]]) -> list[list[float]]:
+        """See `Engine.embed`."""
+        found: list[list[float]] = []
+        failed: list[BaseException] = []
+        done = threading.Event()
+
+        def job() -> None:
+            try:
+                found.extend(self._embedded(prompt) for prompt in prompts)
+            except BaseException as error:
+                failed.append(error)
+            done.set()
+
+        with self._lock:
+            self._jobs.append(job)
+            self._lock.notify()
+        done.wait()
+        if failed:
+            raise failed[0]
+        return found
+
+    def load(self) -> Load:
+        """See `Engine.load`. Taken while the engine works, so that figures of one moment may differ by a step."""
+        book, scheduler = self.scheduler.book, self.scheduler
+        now = time.monotonic()
+        recent = [num for at, num in list(self._recent) if now - at <= WATCHED]
+        return Load(
+            running=len(scheduler.running),
+            waiting=len(scheduler.waiting) + len(self._arrived),
+            pages=self.store.num_pages,
+            pages_used=self.store.num_pages - book.num_available,
+            pages_cached=book.num_cached,
+            prompt_tokens=self._sums["prompt"],
+            cached_tokens=self._sums["cached"],
+            completion_tokens=self._sums["completion"],
+            drafted_tokens=self._sums["drafted"],
+            accepted_tokens=self._sums["accepted"],
+            preemptions=scheduler.preemptions,
+            tokens_per_second=sum(recent) / WATCHED,
+        )
+
+    def close(self, *, seconds: float = 0.0) -> None:
+        """See `Engine.close`."""
+        with self._lock:
+            self._closing = time.monotonic() + seconds
+            self._lock.notify()
+        self._thread.join()
+
+    def _draft(self, running: Running, room: int) -> list[int]:
+        return lookup(running.ids, min(room, self.options.lookup))
+
+    @torch.inference_mode()
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                busy = self.scheduler.running or self.scheduler.waiting
+                if not (busy or self._arrived or self._jobs) and self._closing is None:
+                    self._lock.wait()
+                arrived, self._arrived = self._arrived, []
+                jobs, self._jobs = self._jobs, []
+            for job in jobs:
+                job()
+            for running in arrived:
+                self.scheduler.add(running)
+            everyone = [*self.scheduler.running, *self.scheduler.waiting]
+            over = self._closing is not None and time.monotonic() >= self._closing
+            gone = [each for each in everyone if over or each.ticket.cancelled]
+            for each in gone:
+                each.end("cancelled")
+            self.scheduler.drop(gone)
+            if self._closing is not None and len(gone) == len(everyone):
+                return
+            self._step(self.scheduler.step())
+
+    def _step(self, parts: Sequence[Part]) -> None:
+        if not parts:
+            return
+        before = sum(part.running.num_written for part in parts)
+        try:
+            rows = self._computed(parts)
+        except Exception as error:
+            self._failed(parts, error)
+            return
+        for part, logits in zip(parts, rows, strict=True):
+            if logits is not None:
+                try:
+                    self._told(part, logits)
+                except Exception as error:
+                    self._failed([part], error)
+        written = sum(part.running.num_written for part in parts) - before
+        now = time.monotonic()
+        self._recent = [(at, num) for at, num in self._recent if now - at <= WATCHED] + [(now, written)]
+        self._sums["completion"] += written
+        self.scheduler.drop([part.running for part in parts if part.running.finish is not None])
+
+    def _failed(self, parts: Sequence[Part], error: Exception) -> None:
+        """Whatever it was: those that asked hear of it, and the engine goes on with the others."""
+        for part in parts:
+            part.running.end("error", error=f"{type(error).__name__}: {error}")
+        self.scheduler.drop([part.running for part in parts])
+
+    def _computed(self, parts: Sequence[Part]) -> list[Tensor | None]:
+        """One pass: logits (1 + drafts, V) of each part that reaches its sequence's end, None of the others."""
+        ids: list[int] = []
+        files: list[list[int]] = []
+        tables = []
+        for part in parts:
+            table = part.running.table
+            assert table is not None
+            first, last = table.num_tokens, table.num_tokens + part.num_tokens
+            ids += [*part.running.ids[first:last], *part.drafts]
+            files.append(part.running.files[first:last] + [part.running.files[last - 1]] * len(part.drafts))
+            tables.append(table)
+        out = self._model(
+            torch.tensor([ids]), row_of(tables, files), PagedState(store=self.store, tables=tuple(tables))
+        )
+        assert isinstance(out.state, PagedState)
+        wanted: list[int] = []
+        at = 0
+        for part in parts:
+            size = part.num_tokens + len(part.drafts)
+            if part.reaches_end:
+                wanted += range(at + part.num_tokens - 1, at + size)
+            at += size
+        logits = self._model.logits(out.hidden[0, wanted]) if wanted else None
+        found: list[Tensor | None] = []
+        at = 0
+        for part, table in zip(parts, out.state.tables, strict=True):
+            if part.reaches_end and logits is not None:
+                found.append(logits[at : at + 1 + len(part.drafts)])
+                at += 1 + len(part.drafts)
+            else:
+                found.append(None)
+            part.running.table = table
+        return found
+
+    def _told(self, part: Part, logits: Tensor) -> None:
+        """The sequence's next tokens, and its table cut back to what stands."""
+        running, book = part.running, self.scheduler.book
+        table = running.table
+        assert table is not None
+        if running.num_written == 0:
+            self._sums["prompt"] += running.num_prompt
+            self._sums["cached"] += running.num_cached
+            full = table.num_tokens - len(part.drafts)
+            book.remember(table, book.keys(running.ids[:full], running.files[:full], running.relations))
+        if running.request.max_tokens == 0:
+            running.end("length")
+            return
+        num = running.take(logits, part.drafts)
+        self._sums["drafted"] += len(part.drafts)
+        self._sums["accepted"] += max(0, num - 1)
+        stands = table.num_tokens - len(part.drafts) + max(0, num - 1)
+        running.table = book.truncate(table, stands)
+
+    def _embedded(self, prompt: list[int]) -> list[float]:
+        if not 0 < len(prompt) <= self.context:
+            raise UsageError(f"a text to embed has 1 to {self.context} tokens, got {len(prompt)}")
+        hidden = self._model(torch.tensor([prompt]), TokenMeta.plain(1, len(prompt))).hidden[0]
+        found: list[float] = F.normalize(hidden.float().mean(dim=0), dim=0).tolist()
+        return found
+
+
+def _store(model: Decoder, options: EngineOptions) -> PageStore:
+    sizes = model.sizes
+    numbers = 2 * sizes.num_hidden_layers * sizes.num_key_value_heads * PAGE
+    a_number = sizes.head_dim + 4 if options.int8_kv else sizes.head_dim * model.dtype.itemsize
+    num_pages = options.kv_bytes // (numbers * a_number)
+    if num_pages < 1:
+        raise UsageError(f"kv_bytes is {options.kv_bytes}; one page of {PAGE} tokens takes {numbers * a_number}")
+    return PageStore(
+        num_pages=num_pages,
+        num_layers=sizes.num_hidden_layers,
+        num_kv_heads=sizes.num_key_value_heads,
+        head_dim=sizes.head_dim,
+        dtype=model.dtype,
+        int8=options.int8_kv,
+    )

@@ -1,0 +1,297 @@
+"""The engine against one pass over the whole text: paged, batched, cached, chunked, drafted, preempted, all alike."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from riallm.core.errors import BudgetError, UsageError
+from riallm.engine.local import EngineOptions, LocalEngine
+from riallm.engine.request import Delta, Request, Sampling
+from riallm.models.decoder import Decoder
+from riallm.models.llama import Llama, LlamaConfig
+from riallm.models.ria import RIA
+from riallm.models.zoo import nano
+from riallm.nn.meta import Relation, TokenMeta
+from riallm.nn.paged import PAGE
+
+VOCAB, CONTEXT = 61, 512
+
+
+def ria() -> RIA:
+    """Ranges are a few tokens, so that they matter; relations count."""
+    sizes = nano(hidden=128, layers=2, inner=128, vocab=VOCAB, context=CONTEXT)
+    made = RIA(replace(sizes, zero_output=False, local_window=24, file_window=70))
+    made.initialise(seed=1)
+    draws = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        made.embed_tokens.weight.mul_(6.0)
+        for block in made.layers:
+            block.self_attn.alpha.normal_(std=3.0, generator=draws)  # type: ignore[union-attr, operator]
+    return made.eval()
+
+
+def llama() -> Llama:
+    config = LlamaConfig(
+        vocab_size=VOCAB,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        max_position_embeddings=CONTEXT,
+        qk_norm=True,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        made = Llama(config)
+        with torch.no_grad():
+            for parameter in made.parameters():
+                parameter.normal_(std=0.3)
+    return made.eval()
+
+
+@pytest.fixture(scope="module", params=[ria, llama])
+def model(request: pytest.FixtureRequest) -> Decoder:
+    made: Decoder = request.param()
+    return made
+
+
+def engine(model: Decoder, **options: Any) -> LocalEngine:
+    """Bytes of a token: its number, so that texts are easily told."""
+    given = {"kv_bytes": 16 << 20, "lookup": 0, **options}
+    return LocalEngine(
+        model,
+        name="tiny",
+        identity="tiny",
+        decode=lambda ids: bytes(40 + index for index in ids),
+        context=CONTEXT,
+        options=EngineOptions(**given),
+    )
+
+
+@pytest.fixture
+def resident(model: Decoder) -> Iterator[LocalEngine]:
+    made = engine(model)
+    yield made
+    made.close()
+    made.scheduler.book.check_integrity([])
+
+
+def answer(ticket: Any) -> list[Delta]:
+    pieces: list[Delta] = []
+    while not pieces or pieces[-1].finish is None:
+        piece = ticket.next(60.0)
+        assert piece is not None, "nothing came within a minute"
+        pieces.append(piece)
+    return pieces
+
+
+def ids_of(pieces: Sequence[Delta]) -> list[int]:
+    return [token.id for piece in pieces for token in piece.tokens]
+
+
+def prompt(length: int, seed: int = 0) -> tuple[int, ...]:
+    """Repeats itself, as code does, so that something can be looked up."""
+    draw = torch.Generator().manual_seed(seed)
+    words = torch.randint(0, VOCAB, (6, 7), generator=draw)
+    chosen = torch.randint(0, 6, (length // 7 + 1,), generator=draw)
+    return tuple(words[chosen].flatten()[:length].tolist())
+
+
+def two_files(length: int) -> TokenMeta:
+    """The second third imports the first, the third nothing."""
+    relations = torch.tensor([[[1, 0, 0], [2, 1, 0], [0, 0, 1]]])
+    assert relations[0, 1, 0] == int(Relation.IMPORT)
+    return replace(TokenMeta.plain(1, length), files=(torch.arange(length) * 3 // length)[None], relations=relations)
+
+
+def greedy(model: Decoder, ids: Sequence[int], num: int, meta: TokenMeta | None = None) -> list[int]:
+    """One pass over the whole text for every token."""
+    found = list(ids)
+    for _ in range(num):
+        given = meta or TokenMeta.plain(1, len(ids))
+        files = torch.cat((given.files, given.files[:, -1:].expand(1, len(found) - len(ids))), dim=1)
+        whole = replace(TokenMeta.plain(1, len(found)), files=files, relations=given.relations)
+        with torch.inference_mode():
+            found.append(int(model.logits(model(torch.tensor([found]), whole).hidden[0, -1]).argmax()))
+    return found[len(ids) :]
+
+
+GREEDY = Sampling(temperature=0.0)
+
+
+@pytest.mark.parametrize("options", [{}, {"step_tokens": 40}, {"lookup": 4}, {"step_tokens": 40, "lookup": 4}])
+def test_answers_are_those_of_one_pass(model: Decoder, options: dict[str, Any]) -> None:
+    made = engine(model, **options)
+    asked = [
+        Request(ids=prompt(length, length), max_tokens=12, sampling=GREEDY, meta=two_files(length) if files else None)
+        for length, files in ((1, False), (63, False), (64, False), (65, True), (150, True), (150, False), (200, True))
+    ]
+    tickets = [made.submit(request) for request in asked]
+    for request, ticket in zip(asked, tickets, strict=True):
+        assert ids_of(answer(ticket)) == greedy(model, request.ids, 12, request.meta)
+    made.close()
+    made.scheduler.book.check_integrity([])
+    if options.get("lookup"):
+        assert made.load().accepted_tokens > 0
+
+
+def test_a_prefix_is_read_once(resident: LocalEngine, model: Decoder) -> None:
+    first, second = prompt(200), (*prompt(200), 3, 1, 4)
+    answer(resident.submit(Request(ids=first, max_tokens=3, sampling=GREEDY)))
+    again = answer(resident.submit(Request(ids=second, max_tokens=12, sampling=GREEDY)))
+    usage = again[-1].usage
+    assert usage is not None and usage.cached_tokens == 200 // PAGE * PAGE and usage.prompt_tokens == 203
+    assert ids_of(again) == greedy(model, second, 12)
+
+
+def test_a_prefix_in_another_file_is_another_prefix(resident: LocalEngine) -> None:
+    ids = prompt(200)
+    answer(resident.submit(Request(ids=ids, max_tokens=1, sampling=GREEDY)))
+    apart = answer(resident.submit(Request(ids=ids, max_tokens=1, sampling=GREEDY, meta=two_files(200))))
+    assert apart[-1].usage is not None and apart[-1].usage.cached_tokens == PAGE  # the first page is one file in both
+
+
+def test_whoever_came_last_waits_for_pages(model: Decoder) -> None:
+    roomy = engine(model)
+    page = roomy.store.num_bytes // roomy.store.num_pages
+    roomy.close()
+    tight = engine(model, kv_bytes=7 * page)
+    asked = [Request(ids=prompt(120, seed), max_tokens=60, sampling=GREEDY) for seed in range(4)]
+    tickets = [tight.submit(request) for request in asked]
+    for request, ticket in zip(asked, tickets, strict=True):
+        assert ids_of(answer(ticket)) == greedy(model, request.ids, 60)
+    assert tight.load().preemptions > 0
+    tight.close()
+    tight.scheduler.book.check_integrity([])
+
+
+def test_a_seed_tells_all_whatever_the_company(resident: LocalEngine) -> None:
+    request = Request(ids=prompt(70), max_tokens=20, sampling=Sampling(temperature=1.0, top_p=0.9, seed=7))
+    alone = ids_of(answer(resident.submit(request)))
+    others = [Request(ids=prompt(30, seed), max_tokens=30, sampling=Sampling(seed=seed)) for seed in range(5)]
+    tickets = [resident.submit(each) for each in [*others, request]]
+    assert ids_of(answer(tickets[-1])) == alone
+    for ticket in tickets[:-1]:
+        answer(ticket)
+    changed = replace(request, sampling=replace(request.sampling, seed=8))
+    assert ids_of(answer(resident.submit(changed))) != alone
+
+
+def test_drafts_change_nothing_but_the_time(model: Decoder) -> None:
+    sampling = Sampling(temperature=0.7, seed=3, repetition_penalty=1.1, frequency_penalty=0.1)
+    request = Request(ids=prompt(140), max_tokens=80, sampling=sampling, logprobs=2)
+    found = []
+    for num in (0, 6):
+        made = engine(model, lookup=num)
+        found.append(answer(made.submit(request)))
+        made.close()
+    without, drafted = found
+    assert ids_of(without) == ids_of(drafted)
+    assert "".join(piece.text for piece in without) == "".join(piece.text for piece in drafted)
+    assert drafted[-1].usage is not None and drafted[-1].usage.drafted_tokens > 0
+
+
+def test_an_answer_ends_where_it_is_told_to(resident: LocalEngine) -> None:
+    request = Request(ids=prompt(50), max_tokens=30, sampling=Sampling(temperature=2.0, seed=5))
+    whole = ids_of(answer(resident.submit(request)))
+    text = "".join(chr(40 + index) for index in whole)
+    at = next(at for at, index in enumerate(whole) if at > 3 and index not in whole[:at])
+    ended = answer(resident.submit(replace(request, ends=(whole[at],))))
+    assert ids_of(ended) == whole[:at] and ended[-1].finish == "stop"
+    stop = text[at - 1 : at + 1]
+    stopped = answer(resident.submit(replace(request, stop=("\u00ff", stop))))
+    assert "".join(piece.text for piece in stopped) == text[: text.index(stop)] and stopped[-1].finish == "stop"
+    cut = answer(resident.submit(replace(request, max_tokens=5)))
+    assert ids_of(cut) == whole[:5] and cut[-1].finish == "length"
+    read = answer(resident.submit(replace(request, max_tokens=0)))
+    assert not ids_of(read) and read[-1].finish == "length"
+
+
+def test_logprobs_are_the_model_s_own(resident: LocalEngine, model: Decoder) -> None:
+    ids = prompt(40)
+    (token, *_) = [
+        each
+        for piece in answer(
+            resident.submit(Request(ids=ids, max_tokens=1, sampling=Sampling(temperature=3.0, seed=1), logprobs=3))
+        )
+        for each in piece.tokens
+    ]
+    with torch.inference_mode():
+        wanted = model.logits(model(torch.tensor([ids]), TokenMeta.plain(1, 40)).hidden[0, -1]).log_softmax(-1)
+    assert token.logprob == pytest.approx(float(wanted[token.id]), abs=1e-4)
+    best = wanted.topk(3)
+    assert [index for index, _ in token.top] == best.indices.tolist()
+    assert [value for _, value in token.top] == pytest.approx(best.values.tolist(), abs=1e-4)
+
+
+def test_who_leaves_frees_the_pages(resident: LocalEngine) -> None:
+    tickets = [resident.submit(Request(ids=prompt(60, seed), max_tokens=400)) for seed in range(6)]
+    assert tickets[0].next(60.0) is not None
+    for ticket in tickets:
+        ticket.cancel()
+    assert [answer(ticket)[-1].finish for ticket in tickets] == ["cancelled"] * 6
+    assert resident.load().running == resident.load().waiting == 0
+
+
+def test_an_error_in_a_pass_reaches_those_who_asked(resident: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments: Any) -> None:
+        raise MemoryError("no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(resident, "_computed", broken)
+        (last,) = answer(resident.submit(Request(ids=prompt(20), max_tokens=5)))
+        assert last.finish == "error" and last.error == "MemoryError: no room"
+    assert answer(resident.submit(Request(ids=prompt(20), max_tokens=5)))[-1].finish == "length"
+
+
+def test_what_cannot_fit_is_refused_with_figures(resident: LocalEngine) -> None:
+    with pytest.raises(UsageError, match=r"prompt has 500 tokens and the answer may have 20: 520 of 512 .* by 8"):
+        resident.submit(Request(ids=prompt(500), max_tokens=20))
+    with pytest.raises(UsageError, match="token 61 is not in the vocabulary of tiny, which has 61"):
+        resident.submit(Request(ids=(61,), max_tokens=1))
+
+
+def test_a_full_queue_and_a_closed_engine_say_so(model: Decoder) -> None:
+    made = engine(model, max_waiting=2, max_running=1)
+    held = threading.Event()
+    with made._lock:
+        made._jobs.append(lambda: held.wait(60.0) and None)
+        made._lock.notify()
+    tickets = []
+    with pytest.raises(BudgetError, match="2 requests wait for tiny already"):
+        for _ in range(9):
+            tickets.append(made.submit(Request(ids=(1,), max_tokens=1)))
+    held.set()
+    assert [answer(ticket)[-1].finish for ticket in tickets] == ["length"] * len(tickets)
+    made.close()
+    with pytest.raises(BudgetError, match="is closing"):
+        made.submit(Request(ids=(1,), max_tokens=1))
+
+
+def test_an_embedding_is_the_mean_of_what_is_seen(resident: LocalEngine, model: Decoder) -> None:
+    (found,) = resident.embed([list(prompt(20))])
+    with torch.inference_mode():
+        mean = model(torch.tensor([prompt(20)]), TokenMeta.plain(1, 20)).hidden[0].mean(dim=0)
+    assert found == pytest.approx((mean / mean.norm()).tolist(), abs=1e-5)
+    with pytest.raises(UsageError, match="1 to 512 tokens, got 0"):
+        resident.embed([[]])
+
+
+def test_keys_and_values_in_eight_bits_are_near(model: Decoder) -> None:
+    whole, small = engine(model), engine(model, int8_kv=True)
+    assert small.store.num_pages > 1.5 * whole.store.num_pages
+    request = Request(ids=prompt(100), max_tokens=1, sampling=GREEDY, logprobs=5)
+    (exact, *_), (near, *_) = (
+        [token for piece in answer(made.submit(request)) for token in piece.tokens] for made in (whole, small)
+    )
+    assert near.logprob == pytest.approx(exact.logprob, abs=0.2)
+    whole.close()
+    small.close()
