@@ -14,6 +14,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("riallm.cli.train:main", "train a model from a recipe"),
     "data": ("riallm.cli.data:main", "build the training corpus, or report on it"),
     "models": ("riallm.cli.models:main", "the models by name: parameters, costs, memory"),
+    "convert": ("riallm.cli.convert:main", "write a model in another form: ours, Hugging Face's, GGUF"),
     "doctor": ("riallm.cli.doctor:main", "what this machine offers, and what is missing"),
 }
 

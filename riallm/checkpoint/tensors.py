@@ -194,6 +194,11 @@ class Tensors(Mapping[str, Weight]):
 
         return Tensors({name: self.info(old) for name, old in old_of.items()}, load)
 
+    def joined(self, more: Tensors) -> Tensors:
+        """Both; a name of `more` goes before."""
+        infos = {**self._infos, **{name: more.info(name) for name in more}}
+        return Tensors(infos, lambda name: (more if name in more else self)[name])
+
     def kept_as(self, kind_of: KindOf) -> Tensors:
         """The same, each kept in the way that `kind_of` says; what stays as it is stays byte for byte."""
         infos = {
