@@ -15,6 +15,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "data": ("riallm.cli.data:main", "build the training corpus, or report on it"),
     "models": ("riallm.cli.models:main", "the models by name: parameters, costs, memory"),
     "convert": ("riallm.cli.convert:main", "write a model in another form: ours, Hugging Face's, GGUF"),
+    "verify": ("riallm.cli.verify:main", "check a model on the disk against its hashes"),
+    "download": ("riallm.cli.download:main", "get a model from a Hugging Face hub"),
     "doctor": ("riallm.cli.doctor:main", "what this machine offers, and what is missing"),
 }
 
