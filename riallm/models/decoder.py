@@ -81,7 +81,13 @@ class Decoder(Model):
         self.layers = nn.ModuleList(blocks)
         self.norm = norm
         self.lm_head = None if config.tie_word_embeddings else Linear(config.hidden_size, config.vocab_size, bias=False)
-        self._inverse, self._scale = frequencies(config.head_dim, config.rope_theta, config.rope_scaling)
+        self.restart()
+
+    def restart(self) -> None:
+        """Compute anew what is no weight: for a model that was made on `meta`, where nothing is computed."""
+        sizes = self.sizes
+        with torch.device("cpu"):
+            self._inverse, self._scale = frequencies(sizes.head_dim, sizes.rope_theta, sizes.rope_scaling)
 
     def forward(
         self, tokens: Tensor, meta: TokenMeta, state: State | None = None, *, taps: Sequence[int] = ()

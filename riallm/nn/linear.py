@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from riallm.quant.blocks import Bits, rounded
+from riallm.quant.matmul import linear
 from riallm.quant.packed import BITS, packable
+from riallm.quant.prepared import Prepared, rows
 
 
 class Linear(nn.Linear):
@@ -30,6 +33,34 @@ class Embedding(nn.Embedding):
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., D) -> (..., V)."""
         return F.linear(hidden, self.weight.to(hidden.dtype))
+
+
+class PackedLinear(nn.Module):
+    """A linear map whose matrix stays in few bits; the gradient reaches its input, not its weights."""
+
+    def __init__(self, weight: Prepared, bias: Tensor | None = None) -> None:
+        super().__init__()
+        self.prepared, self.bias = weight, bias
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(..., in) -> (..., out)."""
+        return linear(input, self.prepared, self.bias)
+
+
+class PackedEmbedding(nn.Module):
+    """`Embedding` whose matrix stays in few bits."""
+
+    def __init__(self, weight: Prepared) -> None:
+        super().__init__()
+        self.prepared = weight
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(...) of ids -> (..., D) in float32."""
+        return rows(self.prepared, input.reshape(-1)).view(*input.shape, -1)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(..., D) -> (..., V) in float32."""
+        return linear(hidden, self.prepared, out_dtype=torch.float32)
 
 
 def round_weights(model: nn.Module, bits: Bits | None) -> None:
