@@ -1,0 +1,1 @@
+"""An engine behind HTTP: OpenAI's API, llama.cpp's infill, metrics, and a small page."""
