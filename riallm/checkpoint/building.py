@@ -26,7 +26,7 @@ Hear = Callable[[str, int, int], None]
 
 JOURNAL = "progress.json"
 SYNC_BYTES = 256 << 20
-"""A long file is made safe, and its state noted, after so many bytes."""
+"""After so many bytes a long file is made safe, and how far it has come is noted."""
 HASH_BYTES = 4 << 20
 
 
@@ -56,12 +56,14 @@ class FilePlan:
 class Work:
     """What is to be written. files: name -> plan, in this order. chunks: the bytes of an item, in pieces. closing:
     from {name: {"bytes", "sha256"}} of all files, the small files that come last, in their order. identity: hash of
-    all that the result depends on; an unfinished folder of another one is begun anew."""
+    all that the result depends on; an unfinished folder of another one is begun anew. sync_bytes: how much of a
+    long file may have to be done again."""
 
     files: Mapping[str, FilePlan]
     chunks: Callable[[str], Iterable[memoryview]]
     closing: Callable[[Mapping[str, dict[str, Any]]], Mapping[str, bytes]]
     identity: str
+    sync_bytes: int = SYNC_BYTES
 
     @property
     def num_bytes(self) -> int:
@@ -177,7 +179,7 @@ def fill(building: Path, place: Path, work: Work, *, hear: Hear | None = None) -
     for name, plan in work.files.items():
         if name not in journal.files:
             count = _Count(hear, done, work.num_bytes)
-            digest = _write(building, name, plan, work.chunks, journal, count)
+            digest = _write(building, name, work, journal, count)
             journal.files[name] = {"bytes": plan.num_bytes, "sha256": digest}
             journal.items.pop(name, None)
             journal.save()
@@ -210,15 +212,9 @@ class _Count:
             self.hear(name, self.done, self.total)
 
 
-def _write(
-    building: Path,
-    name: str,
-    plan: FilePlan,
-    chunks: Callable[[str], Iterable[memoryview]],
-    journal: Journal,
-    count: _Count,
-) -> str:
+def _write(building: Path, name: str, work: Work, journal: Journal, count: _Count) -> str:
     """One big file; its sha256. Goes on behind the items that the journal names."""
+    plan = work.files[name]
     path = building / f".{name}"
     ready = min(journal.items.get(name, 0), len(plan.items)) if path.exists() else 0
     with open(path, "r+b" if ready else "wb") as file:
@@ -231,12 +227,12 @@ def _write(
         count.add(name, behind)
         unsafe = 0
         for at, item in enumerate(plan.items[ready:], start=ready + 1):
-            for chunk in _exactly(item, chunks(item.name)):
+            for chunk in _exactly(item, work.chunks(item.name)):
                 file.write(chunk)
                 digest.update(chunk)
             count.add(item.name, item.num_bytes + item.padding)
             unsafe += item.num_bytes
-            if unsafe >= SYNC_BYTES and at < len(plan.items):
+            if unsafe >= work.sync_bytes and at < len(plan.items):
                 file.flush()
                 os.fsync(file.fileno())
                 journal.items = {name: at}

@@ -216,12 +216,12 @@ def read(folder: Path) -> Stored:
 def _place(folder: Path, name: str, told: Mapping[str, Any], headers: Mapping[str, dict[str, Entry]]) -> Place:
     """A tensor of the manifest, checked against the header of its file."""
     try:
-        file, info = told["file"], checked(Info(kept=told["kept"], shape=tuple(told["shape"])), name)
+        file, info = told["file"], Info(kept=str(told["kept"]), shape=tuple(told["shape"]))
         spans = {f".{part}" if part != "plain" else "": (at, size) for part, (at, size) in told["parts"].items()}
     except (KeyError, TypeError, ValueError, AttributeError):
         raise CheckpointError(f"{folder}/{MANIFEST} describes {name} as {told!r}; expected file, kept, parts") from None
     parts = {}
-    for ending, (dtype, shape) in info.parts.items():
+    for ending, (dtype, shape) in checked(info, f"{folder}/{MANIFEST}: {name}").parts.items():
         entry = headers[file].get(f"{name}{ending}")
         if entry is None:
             raise CheckpointError(f"{folder / file} has no tensor {name}{ending}; {MANIFEST} lists it")

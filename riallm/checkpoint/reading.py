@@ -93,8 +93,9 @@ def read_json(path: Path) -> dict[str, Any]:
     seen = look(path)
     if seen.num_bytes > MOST_JSON_BYTES:
         raise CheckpointError(f"{path} has {seen.num_bytes} bytes; expected at most {MOST_JSON_BYTES}")
+    data = read(seen, 0, seen.num_bytes).numpy().tobytes()
     try:
-        found = json.loads(read(seen, 0, seen.num_bytes).numpy().tobytes())
+        found = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is no complete JSON ({error}); copy or download it again") from None
     if not isinstance(found, dict):

@@ -26,7 +26,7 @@ PLAIN: dict[str, torch.dtype] = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
-CHUNK_ELEMENTS = 1 << 22
+CHUNK_ELEMENTS = 1 << 20
 """Rows are quantised and widened so many numbers at a time, or a matrix would be in memory several times."""
 
 

@@ -60,6 +60,8 @@ FAMILIES: dict[str, Family] = {
     )
 }
 
+MOST_SIZE, MOST = 1 << 31, {"num_hidden_layers": 10_000}
+"""No model has more; a damaged file may say so."""
 SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 READ = {
     *SIZES,
@@ -157,6 +159,13 @@ def family_of(config: Mapping[str, Any], where: str) -> Family:
 
 def from_hugging_face(config: Mapping[str, Any], *, where: str = "config.json") -> LlamaConfig:
     """Raises CheckpointError for another architecture, or anything that this version would compute otherwise."""
+    try:
+        return _read(config, where)
+    except (TypeError, AttributeError) as error:
+        raise CheckpointError(f"{where} has a value of another type than expected: {error}") from None
+
+
+def _read(config: Mapping[str, Any], where: str) -> LlamaConfig:
     family = family_of(config, where)
     for key, allowed in ONLY.items():
         if key in config and not any(config[key] == value for value in allowed):
@@ -194,14 +203,15 @@ def from_hugging_face(config: Mapping[str, Any], *, where: str = "config.json") 
 
 def made_of(made: Mapping[str, Any], where: str) -> LlamaConfig:
     """A configuration, its sizes checked. Raises CheckpointError for sizes that cannot be."""
+    for key in (*SIZES, "num_key_value_heads", "head_dim", "max_position_embeddings"):
+        value = made.get(key)
+        if type(value) is not int or not 1 <= value <= MOST.get(key, MOST_SIZE):
+            most = MOST.get(key, MOST_SIZE)
+            raise CheckpointError(f"{where} has {key} {value!r}; expected a whole number from 1 to {most:,}")
     try:
-        config = from_json(LlamaConfig, made, where=where)
+        return from_json(LlamaConfig, made, where=where)
     except UsageError as error:
         raise CheckpointError(str(error)) from None
-    for key in (*SIZES, "num_key_value_heads", "head_dim", "max_position_embeddings"):
-        if getattr(config, key) < 1:
-            raise CheckpointError(f"{where} has {key} {getattr(config, key)}; expected at least 1")
-    return config
 
 
 def _no_window(told: Mapping[str, Any], where: str) -> None:
