@@ -22,10 +22,10 @@ from riallm.agent.repair.program import Program
 from riallm.agent.repair.project import discover
 from riallm.agent.repair.run import Observer, Search
 from riallm.agent.repair.validate import Validator
-from riallm.agent.shipped import NGRAM, default
 from riallm.bench.card import Card, Figure, emit
 from riallm.core.device import num_cores
 from riallm.core.errors import BudgetError, RiallmError
+from riallm.core.shipped import NGRAM, default
 from riallm.eval.runner import run_tests
 from riallm.eval.sets import smoke
 from riallm.eval.sets.held_out import default_data

@@ -18,10 +18,10 @@ from riallm.agent.repair.localise import localise
 from riallm.agent.repair.program import Program
 from riallm.agent.repair.project import discover
 from riallm.agent.repair.validate import Validator
-from riallm.agent.shipped import DEFAULT, folder_of
 from riallm.bench.card import Card, Figure, emit
 from riallm.bench.repair_speed import example
 from riallm.core.errors import BudgetError, RiallmError
+from riallm.core.shipped import DEFAULT, folder_of
 
 
 def main(argv: list[str]) -> int:

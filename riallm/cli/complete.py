@@ -12,10 +12,10 @@ from pathlib import Path
 
 from riallm.agent.client import Context
 from riallm.agent.local import LocalClient
-from riallm.agent.shipped import DEFAULT, folder_of
 from riallm.code.source import parse_text
 from riallm.core.errors import UsageError
 from riallm.core.files import atomic_write
+from riallm.core.shipped import DEFAULT, folder_of
 
 
 def parser() -> argparse.ArgumentParser:

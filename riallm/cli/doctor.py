@@ -17,9 +17,9 @@ from rich.table import Table
 from rich.text import Text
 
 import riallm
-from riallm.agent.shipped import home, names
 from riallm.core.device import memory, num_cores
 from riallm.core.errors import SandboxError
+from riallm.core.shipped import home, names
 from riallm.sandbox.open import TierReport, probe
 
 GIB = 1 << 30

@@ -53,7 +53,7 @@ def main(argv: list[str]) -> int:
         return eval_model.run(options)
     from rich.console import Console
 
-    from riallm.agent.shipped import folder_of
+    from riallm.core.shipped import folder_of
     from riallm.eval import report
     from riallm.eval.sets.held_out import default_data
     from riallm.eval.sets.load import load

@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         import torch
 
-        from riallm.agent.shipped import folder_of
+        from riallm.core.shipped import folder_of
         from riallm.models.load import TOKENIZER, load_ria
         from riallm.tokenizer.saved import load
     except ImportError as error:

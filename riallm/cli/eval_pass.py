@@ -113,8 +113,8 @@ def checked(options: argparse.Namespace) -> tuple[list[int], float]:
 
 def _writer(options: argparse.Namespace, temperature: float) -> tuple[Any, str, dict[str, Any]]:
     """Who answers, under which name, and what the results depend on."""
-    from riallm.agent.shipped import DEFAULT, folder_of
     from riallm.core.files import sha256
+    from riallm.core.shipped import DEFAULT, folder_of
     from riallm.eval.tasks.pass_at_k import TOP_P, ModelWriter, references
     from riallm.eval.tasks.pass_prompts import ANSWER_TOKENS, RULES, path_of
 

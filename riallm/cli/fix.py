@@ -25,10 +25,10 @@ from riallm.agent.repair.project import discover
 from riallm.agent.repair.records import Project
 from riallm.agent.repair.run import Options, Outcome, counts, repair
 from riallm.agent.repair.validate import Isolation
-from riallm.agent.shipped import DEFAULT, NGRAM, default, folder_of
 from riallm.cli.fix_view import View
 from riallm.cli.picture import save_picture
 from riallm.core.errors import RiallmError, UsageError
+from riallm.core.shipped import DEFAULT, NGRAM, default, folder_of
 from riallm.sandbox.base import Tier
 
 MODEL = "RIALLM_MODEL"

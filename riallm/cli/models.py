@@ -62,7 +62,7 @@ def show(rows: list[dict[str, Any]]) -> None:
 
     table = Table(title="Models", title_justify="left")
     for column in ("name", "parameters", "as written", "context", "GFLOP/token", *FORMATS, "KV at full context"):
-        table.add_column(column, justify="left" if column == "name" else "right")
+        table.add_column(column, justify="left" if column == "name" else "right", no_wrap=column == "name")
     for row in rows:
         written = row["written_billions"]
         table.add_row(
@@ -75,6 +75,4 @@ def show(rows: list[dict[str, Any]]) -> None:
             f"{row['kv_bytes_per_token'] * row['context'] / 2**30:.1f} GiB",
         )
     Console().print(table)
-    sys.stdout.write(
-        "No weights of these ship: the sizes are the document's, counted by building them without memory.\n"
-    )
+    sys.stdout.write("No weights of these ship: the sizes were counted by building them without memory.\n")

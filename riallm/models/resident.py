@@ -17,8 +17,9 @@ from riallm.core.errors import CheckpointError, UsageError
 from riallm.models.base import Costs
 from riallm.models.decoder import Decoder
 from riallm.models.foreign import open_model
-from riallm.models.llama import Llama, LlamaConfig
-from riallm.models.ria import RIA, RIAConfig
+from riallm.models.llama import LlamaConfig
+from riallm.models.ria import RIAConfig
+from riallm.models.zoo import empty
 from riallm.nn.linear import Embedding, Linear, PackedEmbedding, PackedLinear
 from riallm.quant.packed import Kind, Packed
 from riallm.quant.prepared import prepare
@@ -80,9 +81,9 @@ def _empty(config: Mapping[str, Any], name: str, dtype: torch.dtype) -> Decoder:
     family = told.pop("model_type", None)
     where = f"{name}/config.json"
     if family == "ria":
-        return RIA(from_json(RIAConfig, told, where=where), dtype=dtype)
+        return empty(from_json(RIAConfig, told, where=where), dtype)
     if family == "llama":
-        return Llama(from_json(LlamaConfig, told, where=where), dtype=dtype)
+        return empty(from_json(LlamaConfig, told, where=where), dtype)
     raise CheckpointError(f"{where} has model_type {family!r}; there are 'ria' and 'llama'")
 
 

@@ -7,14 +7,16 @@ from dataclasses import dataclass
 import torch
 
 from riallm.core.errors import UsageError
+from riallm.models.decoder import Decoder
+from riallm.models.llama import Llama, LlamaConfig
 from riallm.models.ria import RIA, RIAConfig, scaled_windows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """written: parameters in billions as the document's tables have them, None for sizes of our own."""
+    """written: parameters in billions as the source has them, None where it has none."""
 
-    config: RIAConfig
+    config: RIAConfig | LlamaConfig
     written: float | None
     source: str
 
@@ -55,11 +57,45 @@ def nano(*, hidden: int, layers: int, inner: int, vocab: int, context: int, head
     )
 
 
+def _qwen(
+    layers: int, hidden: int, inner: int, heads: int, kv_heads: int, *, head_dim: int = 128, biases: bool = True
+) -> LlamaConfig:
+    """The shape of Qwen2.5 below 7 billion parameters."""
+    return LlamaConfig(
+        vocab_size=151_936,
+        hidden_size=hidden,
+        intermediate_size=inner,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        head_dim=head_dim,
+        max_position_embeddings=32_768,
+        rms_norm_eps=1e-6,
+        rope_theta=1e6,
+        tie_word_embeddings=True,
+        attention_bias=biases,
+    )
+
+
 ZOO: dict[str, Entry] = {
     "ria-1b": Entry(config=_tier(24, 2048, 5632, 16, 4, 32_768), written=1.0, source="RIA document, 4.2.1 and A.1"),
     "ria-8b": Entry(config=_tier(36, 4096, 14_336, 32, 8, 131_072), written=8.2, source="RIA document, 4.3.1 and A.2"),
     "ria-64b": Entry(config=_tier(64, 8192, 28_672, 64, 8, 262_144), written=64.5, source="RIA document, A.3"),
     "ria-128b": Entry(config=_tier(80, 12_288, 40_960, 96, 8, 524_288), written=128.3, source="RIA document, A.4"),
+    "ruvltra-medium": Entry(
+        config=_qwen(36, 2048, 11_008, 16, 2),
+        written=3.0,
+        source="RuvLTRA document, with Qwen2.5-3B's layers and biases",
+    ),
+    "ruvltra-medium-as-written": Entry(
+        config=_qwen(32, 2048, 11_008, 16, 2, biases=False), written=3.0, source="RuvLTRA document, its table"
+    ),
+    "ruvltra-small": Entry(
+        config=_qwen(24, 896, 4864, 14, 2, head_dim=64),
+        written=0.5,
+        source="RuvLTRA document; the shape of Qwen2.5-0.5B",
+    ),
+    "qwen2.5-1.5b": Entry(config=_qwen(28, 1536, 8960, 12, 2), written=1.54, source="Qwen2.5-1.5B's config.json"),
 }
 
 
@@ -70,8 +106,13 @@ def entry(name: str) -> Entry:
     return ZOO[name]
 
 
-def build(name: str, *, device: str = "meta", dtype: torch.dtype = torch.bfloat16) -> RIA:
+def build(name: str, *, device: str = "meta", dtype: torch.dtype = torch.bfloat16) -> Decoder:
     """The model without weights: on `meta` it takes no memory. Parameters and activations are of `dtype`."""
     with torch.device(device):
-        model = RIA(entry(name).config, dtype=dtype)
+        model = empty(entry(name).config, dtype)
     return model.to(dtype)
+
+
+def empty(config: RIAConfig | LlamaConfig, dtype: torch.dtype) -> Decoder:
+    """A model of whichever family the configuration is of, its weights whatever the memory held."""
+    return RIA(config, dtype=dtype) if isinstance(config, RIAConfig) else Llama(config, dtype=dtype)

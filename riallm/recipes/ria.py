@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from riallm.models.ria import RIAConfig
 from riallm.models.zoo import entry, nano
 from riallm.train.batches import BatchConfig
 from riallm.train.documents import TextConfig
@@ -166,9 +167,11 @@ def as_written(tier: str) -> Stage:
         "ria-64b": (1.5e-4, 8_388_608, 16_384),
         "ria-128b": (1e-4, 16_777_216, 32_768),
     }[tier]
+    model = entry(tier).config
+    assert isinstance(model, RIAConfig)
     return Stage(
         name=f"{tier}_as_written",
-        model=entry(tier).config,
+        model=model,
         text=TextConfig(train=LIBRARY, held_out=HELD_OUT),
         batches=BatchConfig(rows=1, context=context, mixture={"causal": 0.75, "spans": 0.15, "statements": 0.10}),
         train=TrainConfig(

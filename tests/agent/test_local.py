@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from riallm.agent import shipped
 from riallm.agent.client import Client, Context
 from riallm.agent.local import ANSWER_TOKENS, LocalClient
 from riallm.agent.passage import passage
 from riallm.code.edit import Edit
 from riallm.code.source import Source
+from riallm.core import shipped
 from riallm.core.errors import CheckpointError
 from riallm.nn.meta import TokenMeta
 from riallm.testing.tiny import write_tiny

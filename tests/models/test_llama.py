@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Co
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from riallm.models import llama
+from riallm.models.zoo import build
 from riallm.nn.meta import TokenMeta
 from riallm.nn.rope import RopeScaling, frequencies
 
@@ -74,3 +75,16 @@ def test_scaled_positions_are_those_of_transformers(kind: str) -> None:
     found, scale = frequencies(128, 500_000.0, scaling)
     torch.testing.assert_close(found, wanted, rtol=1e-6, atol=0)
     assert scale == pytest.approx(temperature)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("ruvltra-medium", 3_085_938_688),  # as the published card of Qwen2.5-3B has it
+        ("ruvltra-medium-as-written", 2_777_548_800),
+        ("ruvltra-small", 494_032_768),
+        ("qwen2.5-1.5b", 1_543_714_304),
+    ],
+)
+def test_the_shapes_count_what_they_come_to(name: str, parameters: int) -> None:
+    assert build(name).costs().num_parameters == parameters

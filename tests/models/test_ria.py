@@ -48,7 +48,7 @@ def test_the_tiers_count_what_their_dimensions_come_to(name: str, billions: floa
 
 
 def test_the_dual_paths_own_parts_stay_small() -> None:
-    for name in ZOO:
+    for name in (name for name in ZOO if name.startswith("ria-")):
         made = build(name)
         own = sum(p.numel() for n, p in made.named_parameters() if "plan_" in n or "execute_" in n or "path_gate" in n)
         assert own / made.costs().num_parameters < 0.01

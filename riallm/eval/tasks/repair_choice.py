@@ -20,12 +20,12 @@ from typing import Any
 
 from riallm.agent.local import LocalClient
 from riallm.agent.passage import Passage, olds
-from riallm.agent.shipped import DEFAULT, folder_of
 from riallm.code.operators import propose
 from riallm.code.source import Source
 from riallm.code.vocabulary import Vocabulary
 from riallm.core.errors import ProjectError, RiallmError, UsageError
 from riallm.core.files import cache_home
+from riallm.core.shipped import DEFAULT, folder_of
 from riallm.data import repair_corpus
 from riallm.data.repair_rows import Repair, lines_of
 from riallm.eval.stats import bootstrap, share

@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any
 from riallm.agent.client import INFILL, EditScore
 from riallm.agent.repair.rank import CACHE, EDIT_RANGE, MODEL, PRIOR, RANGE, SMELL_PENALTY, Weights
 from riallm.agent.repair.validate import Validator
-from riallm.agent.shipped import folder_of
 from riallm.core.errors import ProjectError, RiallmError
+from riallm.core.shipped import folder_of
 from riallm.core.workers import worker_begins
 from riallm.eval.bug import Bug
 from riallm.eval.sets.held_out import default_data
