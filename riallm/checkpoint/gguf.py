@@ -169,7 +169,8 @@ def _decoded(data: Tensor, tensor: GGUFTensor) -> Tensor:
     step = max(1, CHUNK_ELEMENTS // tensor.shape[-1])
     try:
         for at in range(0, rows.shape[0], step):
-            some = gguf.quants.dequantize(rows[at : at + step], tensor.type)
+            with np.errstate(all="ignore"):  # a scale that is no number gives none, as everywhere
+                some = gguf.quants.dequantize(rows[at : at + step], tensor.type)
             target[at : at + step] = torch.from_numpy(np.ascontiguousarray(some, dtype=np.float32))
     except NotImplementedError:
         raise CheckpointError(

@@ -133,17 +133,17 @@ def test_pickles_are_refused_and_so_is_what_another_program_quantised(tmp_path: 
     folder = hf(tmp_path / "m")
     for path in folder.glob("model*"):
         path.unlink()
-    with pytest.raises(CheckpointError, match="has neither model.safetensors nor model.safetensors.index.json"):
+    with pytest.raises(CheckpointError, match=r"has neither model\.safetensors nor model\.safetensors\.index\.json"):
         huggingface.read(folder)
     (folder / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'false'\ntR.")
-    with pytest.raises(CheckpointError, match="pytorch_model.bin, a pickle, which runs code when it is read"):
+    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin, a pickle, which runs code when it is read"):
         huggingface.read(folder)
     save_file({"a.qweight": torch.ones(2, dtype=torch.int32)}, folder / "model.safetensors")
-    with pytest.raises(CheckpointError, match="a.qweight has type int32; .* get the unquantised one, or a GGUF file"):
+    with pytest.raises(CheckpointError, match=r"a\.qweight has type int32; .* get the unquantised one, or a GGUF file"):
         huggingface.read(folder)
     (folder / "config.json").write_text("[1")
     with pytest.raises(CheckpointError, match=r"config.json is no complete JSON"):
         huggingface.read(folder)
     (folder / "config.json").unlink()
-    with pytest.raises(CheckpointError, match="has no config.json"):
+    with pytest.raises(CheckpointError, match=r"has no config\.json"):
         huggingface.read(folder)

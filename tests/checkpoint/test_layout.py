@@ -1,4 +1,4 @@
-"""The files of a split model: valid safetensors, data at a page, order of use, and a manifest that says where all lies."""
+"""The files of a split model: valid safetensors, data at a page, order of use, and where the manifest says all lies."""
 
 from __future__ import annotations
 
