@@ -11,6 +11,7 @@ O outputs, I columns, N groups of columns.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from riallm.core.errors import UsageError
 from riallm.quant.blocks import BLOCK
 from riallm.quant.compiled import kernels
 from riallm.quant.packed import KINDS
-from riallm.quant.prepared import Parts, Prepared, parts, whole
+from riallm.quant.prepared import Parts, Prepared, parts, rows, whole
 
 SMALLEST = 2.0**-100
 """A group of x whose largest is below it counts as zeros: the inverse of its scale would overflow."""
@@ -48,10 +49,9 @@ def linear(x: Tensor, prepared: Prepared, bias: Tensor | None = None, out_dtype:
         return (product if bias is None else product + bias.float()).to(out)
     if x.device.type != "cpu":
         return F.linear(x.float(), whole(prepared), None if bias is None else bias.float()).to(out)
-    flat = x.reshape(-1, num_columns)
     if kernels().linear is None:
-        return linear_reference(flat, prepared, bias, out).view(*x.shape[:-1], num_outputs)
-    return _compiled(flat, prepared, bias, out).view(*x.shape[:-1], num_outputs)
+        return linear_reference(x.reshape(-1, num_columns), prepared, bias, out).view(*x.shape[:-1], num_outputs)
+    return _compiled(x.contiguous(), prepared, bias, out)
 
 
 def linear_reference(
@@ -61,9 +61,8 @@ def linear_reference(
     wide = x.float()
     rounded, scales = round_rows(wide)
     slabs = []
-    ids = torch.arange(prepared.shape[0], device=x.device)
-    for start in range(0, len(ids), _SLAB):
-        weight = parts(prepared, ids[start : start + _SLAB])
+    for ids in _slabs(prepared, x.device):
+        weight = parts(prepared, ids)
         slabs.append(_real(wide, weight) if prepared.kind == "nf4" else _whole(rounded, scales, weight))
     product = torch.cat(slabs, dim=1)
     return (product if bias is None else product + bias.float()).to(x.dtype if out_dtype is None else out_dtype)
@@ -115,14 +114,14 @@ def _real(x: Tensor, weight: Parts) -> Tensor:
 
 
 def _compiled(x: Tensor, prepared: Prepared, bias: Tensor | None, out: torch.dtype) -> Tensor:
-    """(M, I) -> (M, O) by the library."""
+    """(..., I) -> (..., O) by the library."""
     found = kernels()
     assert found.linear is not None
-    x = x.contiguous()
-    num_rows, num_columns = x.shape
-    y = torch.empty((num_rows, prepared.shape[0]), dtype=out)
+    num_outputs, num_columns = prepared.shape
+    num_rows = x.numel() // num_columns
+    y = torch.empty((*x.shape[:-1], num_outputs), dtype=out)
     # x in whole numbers, a scale for 32 of them and a start for 16; or, for nf4, x in float32.
-    workspace = torch.empty(num_rows * num_columns * 4 if prepared.kind == "nf4" else num_rows * num_columns // 8 * 11)
+    workspace = torch.empty(x.numel() if prepared.kind == "nf4" else x.numel() // 32 * 11)
     if bias is not None:
         bias = bias.float().contiguous()
     found.linear(
@@ -130,7 +129,7 @@ def _compiled(x: Tensor, prepared: Prepared, bias: Tensor | None, out: torch.dty
         torch.get_num_threads(),
         _NUMBER[prepared.kind],
         num_rows,
-        prepared.shape[0],
+        num_outputs,
         num_columns,
         x.data_ptr(),
         x.dtype == torch.bfloat16,
@@ -155,4 +154,14 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return (grads[0] @ whole(ctx.prepared)).to(ctx.dtype), None
+        total: Tensor | float = 0.0
+        for ids in _slabs(ctx.prepared, grads[0].device):
+            total = total + grads[0][..., ids[0] : ids[-1] + 1] @ rows(ctx.prepared, ids)
+        assert isinstance(total, Tensor)
+        return total.to(ctx.dtype), None
+
+
+def _slabs(prepared: Prepared, device: torch.device) -> Iterator[Tensor]:
+    """Numbers of all rows of the matrix, so many at a time that their numbers fit into memory."""
+    for start in range(0, prepared.shape[0], _SLAB):
+        yield torch.arange(start, min(start + _SLAB, prepared.shape[0]), device=device)

@@ -88,24 +88,25 @@ def parts(prepared: Prepared, ids: Tensor) -> Parts:
     data, kind = prepared.codes, prepared.kind
     if kind == "int8":
         codes = data.view(len(data), -1, 8, PANEL, 4)[panel, :, :, lane].flatten(2).float() - 128
-        return Parts(codes, _halves(prepared.scales)[panel, :, lane], None)
+        return Parts(codes, _halves(prepared.scales[:, None])[panel, 0, :, lane], None)
     if kind == "q6_k":
-        low, high = data.view(len(data), -1, 3, PANEL, 4)[panel, :, :, lane].split((2, 1), dim=2)
+        pieces = data.view(len(data), -1, 3, PANEL, 4)[panel, :, :, lane]
+        low, high = pieces[:, :, :2], pieces[:, :, 2:]
         low = torch.cat((low & 15, low >> 4), dim=2)
         high = torch.cat([(high >> shift) & 3 for shift in (0, 2, 4, 6)], dim=2)
         blocks = prepared.scales.view(len(data), -1, 18, PANEL)
         small = blocks[:, :, :16].view(torch.int8)[panel, :, :, lane].float()
-        scales = small * _halves(blocks[:, :, 16:])[panel, :, lane][..., None]
+        scales = small * _halves(blocks[:, :, 16:])[panel, :, :, lane]
         return Parts((low | (high << 4)).flatten(2).float() - 32, scales.flatten(1), None)
     pairs = data.view(len(data), -1, 4, PANEL, 4)[panel, :, :, lane].flatten(2)
     codes = torch.cat((pairs & 15, pairs >> 4), dim=2)  # (n, I / 32, 32)
     if kind == "q4_k":
         blocks = prepared.scales.view(len(data), -1, 20, PANEL)
-        small = blocks[:, :, :16].unflatten(2, (8, 2))[panel, :, :, :, lane].float()
-        large = _halves(blocks[:, :, 16:]).unflatten(2, (2, PANEL))[panel, :, :, lane]
-        scales, minima = (small * large[:, :, None]).flatten(1, 2).unbind(-1)
-        return Parts(codes.float(), scales, minima)
-    scales = _halves(prepared.scales)[panel, :, lane]
+        small = blocks[:, :, :16][panel, :, :, lane].float().reshape(len(ids), -1, 8, 2)
+        large = _halves(blocks[:, :, 16:])[panel, :, :, lane].reshape(len(ids), -1, 1, 2)
+        both = (small * large).flatten(1, 2)
+        return Parts(codes.float(), both[..., 0], both[..., 1])
+    scales = _halves(prepared.scales[:, None])[panel, 0, :, lane]
     if kind == "nf4":
         levels = torch.tensor(nf4.LEVELS, device=data.device)
         return Parts(levels[codes.reshape(len(ids), -1, nf4.BLOCK).long()], scales, None)
@@ -113,9 +114,9 @@ def parts(prepared: Prepared, ids: Tensor) -> Parts:
 
 
 def _halves(data: Tensor) -> Tensor:
-    """Bytes of float16 in panels -> (P, ..., PANEL or more) float32."""
-    shape = (len(data), -1, PANEL) if data.ndim == 2 else (*data.shape[:2], -1)
-    return data.contiguous().view(torch.float16).reshape(shape).float()
+    """(P, S, ..., bytes) of float16 for lanes in turn -> (P, S, k, PANEL) float32."""
+    halves = data.flatten(2).contiguous().view(torch.float16)
+    return halves.reshape(*data.shape[:2], -1, PANEL).float()
 
 
 def _padded(data: Tensor) -> Tensor:
@@ -139,8 +140,8 @@ def _laid_out(kind: Kind, codes: Tensor, scales: Tensor | None) -> tuple[Tensor,
 
 def _nibbles(codes: Tensor) -> Tensor:
     """(rows, I) below 16 -> (P, I / 32, 4, PANEL, 4), the second sixteen of 32 columns in high halves."""
-    low, high = codes.reshape(-1, PANEL, codes.shape[1] // 32, 2, 4, 4).permute(3, 0, 2, 4, 1, 5)
-    return low | (high << 4)
+    halves = codes.reshape(-1, PANEL, codes.shape[1] // 32, 2, 4, 4).permute(3, 0, 2, 4, 1, 5)
+    return halves[0] | (halves[1] << 4)
 
 
 def _lanes(data: Tensor) -> Tensor:
