@@ -64,7 +64,7 @@ class LocalEngine:
             max_running=self.options.max_running,
             draft=self._draft if self.options.lookup else None,
         )
-        self._model, self._decode = model, decode
+        self._model, self._decode, self._device = model, decode, _device_of(model)
         self._lock = threading.Condition()
         self._arrived: list[Running] = []
         self._jobs: list[Callable[[], None]] = []
@@ -221,7 +221,7 @@ class LocalEngine:
             if part.reaches_end:
                 wanted += range(at + part.num_tokens - 1, at + size)
             at += size
-        logits = self._model.logits(out.hidden[0, wanted]) if wanted else None
+        logits = self._model.logits(out.hidden[0, wanted]).cpu() if wanted else None
         found: list[Tensor | None] = []
         at = 0
         for part, table in zip(parts, out.state.tables, strict=True):
@@ -255,7 +255,8 @@ class LocalEngine:
     def _embedded(self, prompt: list[int]) -> list[float]:
         if not 0 < len(prompt) <= self.context:
             raise UsageError(f"a text to embed has 1 to {self.context} tokens, got {len(prompt)}")
-        hidden = self._model(torch.tensor([prompt]), TokenMeta.plain(1, len(prompt))).hidden[0]
+        tokens = torch.tensor([prompt], device=self._device)
+        hidden = self._model(tokens, TokenMeta.plain(1, len(prompt), device=self._device)).hidden[0]
         found: list[float] = F.normalize(hidden.float().mean(dim=0), dim=0).tolist()
         return found
 
@@ -274,4 +275,9 @@ def _store(model: Decoder, options: EngineOptions) -> PageStore:
         head_dim=sizes.head_dim,
         dtype=model.dtype,
         int8=options.int8_kv,
+        device=_device_of(model),
     )
+
+
+def _device_of(model: Decoder) -> torch.device:
+    return next(model.parameters()).device

@@ -11,15 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from riallm.checkpoint.folder import Stored
-from riallm.checkpoint.tensors import Info, KindOf, packed_as, widened
-from riallm.core.config import from_json
+from riallm.checkpoint.tensors import Info, KindOf, Tensors, packed_as, widened
+from riallm.core.config import from_json, to_json
 from riallm.core.errors import CheckpointError, UsageError
 from riallm.models.base import Costs
 from riallm.models.decoder import Decoder
 from riallm.models.foreign import open_model
 from riallm.models.llama import LlamaConfig
 from riallm.models.ria import RIAConfig
-from riallm.models.zoo import empty
+from riallm.models.zoo import empty, entry
 from riallm.nn.linear import Embedding, Linear, PackedEmbedding, PackedLinear
 from riallm.quant.packed import Kind, Packed
 from riallm.quant.prepared import prepare
@@ -48,6 +48,33 @@ def load(path: Path, *, kind: Kind | None = None, dtype: str = "bfloat16") -> Re
         raise UsageError(f"dtype is {dtype!r}; there are {', '.join(DTYPES)}")
     stored = open_model(path)
     return made_of(stored, path.name, kind=kind, dtype=DTYPES[dtype])
+
+
+def random(name: str, *, kind: Kind | None = None, dtype: str = "bfloat16", seed: int = 0) -> Resident:
+    """A shape by name with weights drawn at random, one tensor at a time: for measuring speed and memory."""
+    if dtype not in DTYPES:
+        raise UsageError(f"dtype is {dtype!r}; there are {', '.join(DTYPES)}")
+    config = entry(name).config
+    with torch.device("meta"):
+        shapes = {full: tuple(p.shape) for full, p in empty(config, DTYPES[dtype]).named_parameters()}
+    draw = torch.Generator().manual_seed(seed)
+
+    def drawn(full: str) -> Tensor:
+        shape = shapes[full]
+        if len(shape) < 2:
+            return torch.zeros(shape) if full.endswith("bias") else torch.ones(shape)
+        return torch.empty(shape, dtype=torch.bfloat16).normal_(std=shape[-1] ** -0.5, generator=draw)
+
+    infos = {
+        full: Info(kept="bfloat16" if len(shape) >= 2 else "float32", shape=shape) for full, shape in shapes.items()
+    }
+    family = "ria" if isinstance(config, RIAConfig) else "llama"
+    stored = Stored(
+        config={"model_type": family, **to_json(config)},
+        tensors=Tensors(infos, drawn),
+        identity=f"random {name} {seed}",
+    )
+    return made_of(stored, name, kind=kind, dtype=DTYPES[dtype])
 
 
 def made_of(stored: Stored, name: str, *, kind: Kind | None, dtype: torch.dtype) -> Resident:

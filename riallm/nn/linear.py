@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Self
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -35,24 +39,33 @@ class Embedding(nn.Embedding):
         return F.linear(hidden, self.weight.to(hidden.dtype))
 
 
-class PackedLinear(nn.Module):
-    """A linear map whose matrix stays in few bits; the gradient reaches its input, not its weights."""
+class PackedModule(nn.Module):
+    """What computes with a matrix that stays in few bits, and moves to other devices with it."""
+
+    def __init__(self, weight: Prepared) -> None:
+        super().__init__()
+        self.prepared = weight
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.prepared = replace(self.prepared, codes=fn(self.prepared.codes), scales=fn(self.prepared.scales))
+        return self
+
+
+class PackedLinear(PackedModule):
+    """A linear map; the gradient reaches its input, not its weights."""
 
     def __init__(self, weight: Prepared, bias: Tensor | None = None) -> None:
-        super().__init__()
-        self.prepared, self.bias = weight, bias
+        super().__init__(weight)
+        self.bias = bias
 
     def forward(self, input: Tensor) -> Tensor:
         """(..., in) -> (..., out)."""
         return linear(input, self.prepared, self.bias)
 
 
-class PackedEmbedding(nn.Module):
+class PackedEmbedding(PackedModule):
     """`Embedding` whose matrix stays in few bits."""
-
-    def __init__(self, weight: Prepared) -> None:
-        super().__init__()
-        self.prepared = weight
 
     def forward(self, input: Tensor) -> Tensor:
         """(...) of ids -> (..., D) in float32."""

@@ -38,12 +38,13 @@ class PageStore:
         head_dim: int,
         dtype: torch.dtype = torch.float32,
         int8: bool = False,
+        device: torch.device | str = "cpu",
     ) -> None:
         self.num_pages, self.dtype, self.int8 = num_pages, dtype, int8
         shape = (num_layers, 2, num_pages, num_kv_heads, PAGE, head_dim)
-        self._kept = torch.zeros(shape, dtype=torch.int8 if int8 else dtype)
-        self._scales = torch.zeros(shape[:-1], dtype=torch.float32) if int8 else None
-        self.files = torch.zeros(num_pages, PAGE, dtype=torch.int64)
+        self._kept = torch.zeros(shape, dtype=torch.int8 if int8 else dtype, device=device)
+        self._scales = torch.zeros(shape[:-1], dtype=torch.float32, device=device) if int8 else None
+        self.files = torch.zeros(num_pages, PAGE, dtype=torch.int64, device=device)
 
     @property
     def num_bytes(self) -> int:
@@ -127,8 +128,8 @@ class PagedPass:
         for number, count in zip(which.tolist(), counts.tolist(), strict=True):
             table = state.tables[number]
             last, total = first + count, table.num_tokens + count
-            pages = torch.tensor(table.pages)
-            at = torch.arange(table.num_tokens, total)
+            pages = torch.tensor(table.pages, device=meta.files.device)
+            at = torch.arange(table.num_tokens, total, device=pages.device)
             places.append(pages[at // PAGE] * PAGE + at % PAGE)
             self.store.files.view(-1)[places[-1]] = meta.files[0, first:last]
             self.stretches.append(_stretch(self.store, table, meta, ranges, first, last, pages))
@@ -161,14 +162,14 @@ def _stretch(
     store: PageStore, table: Table, meta: TokenMeta, ranges: Ranges | None, first: int, last: int, pages: Tensor
 ) -> Stretch:
     total = table.num_tokens + last - first
-    relations = table.relations[None]
+    relations = table.relations[None].to(pages.device)
     query = TokenMeta(
         positions=meta.positions[:, first:last],
         segments=torch.zeros_like(meta.segments[:, first:last]),
         files=meta.files[:, first:last],
         relations=relations,
     )
-    positions = torch.arange(total)[None]
+    positions = torch.arange(total, device=pages.device)[None]
     key = TokenMeta(
         positions=positions,
         segments=torch.zeros_like(positions),

@@ -25,8 +25,13 @@ def load(path: Path) -> HybridTokenizer:
     changed, of another program or of another version."""
     if not path.is_file():
         raise UsageError(f"no tokenizer at {path}; train one, or give the path of its JSON file")
+    return parsed(path.read_bytes(), str(path))
+
+
+def parsed(data: bytes, path: str) -> HybridTokenizer:
+    """The tokenizer of a file's bytes; `path` is for messages. Raises CheckpointError as `load`."""
     try:
-        document = json.loads(path.read_bytes())
+        document = json.loads(data)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path} is no complete JSON ({error}); copy it again from where it is whole") from None
     if not isinstance(document, dict) or document.get("format") != FORMAT:
