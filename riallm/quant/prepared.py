@@ -83,40 +83,37 @@ def whole(prepared: Prepared) -> Tensor:
 
 
 def parts(prepared: Prepared, ids: Tensor) -> Parts:
-    """Rows by their numbers, (n,), as codes and scales."""
+    """Rows by their numbers, (n,), as codes and scales; other rows are not touched."""
     panel, lane = ids // PANEL, ids % PANEL
     data, kind = prepared.codes, prepared.kind
-    if kind == "int8":
-        codes = data.view(len(data), -1, 8, PANEL, 4)[panel, :, :, lane].flatten(2).float() - 128
-        return Parts(codes, _halves(prepared.scales[:, None])[panel, 0, :, lane], None)
+
+    def of_lane(data: Tensor, width: int) -> Tensor:
+        """[panel][k][width][lane] -> (n, k, width)."""
+        return data.view(len(data), -1, width, PANEL)[panel, :, :, lane]
+
+    halves = prepared.scales.view(torch.float16)
     if kind == "q6_k":
         pieces = data.view(len(data), -1, 3, PANEL, 4)[panel, :, :, lane]
         low, high = pieces[:, :, :2], pieces[:, :, 2:]
         low = torch.cat((low & 15, low >> 4), dim=2)
         high = torch.cat([(high >> shift) & 3 for shift in (0, 2, 4, 6)], dim=2)
-        blocks = prepared.scales.view(len(data), -1, 18, PANEL)
-        small = blocks[:, :, :16].view(torch.int8)[panel, :, :, lane].float()
-        scales = small * _halves(blocks[:, :, 16:])[panel, :, :, lane]
+        small = of_lane(prepared.scales.view(torch.int8), 18)[..., :16].float()
+        scales = small * of_lane(halves, 9)[..., 8:].float()
         return Parts((low | (high << 4)).flatten(2).float() - 32, scales.flatten(1), None)
+    if kind == "int8":
+        codes = data.view(len(data), -1, 8, PANEL, 4)[panel, :, :, lane].flatten(2).float() - 128
+        return Parts(codes, of_lane(halves, 1).squeeze(2).float(), None)
     pairs = data.view(len(data), -1, 4, PANEL, 4)[panel, :, :, lane].flatten(2)
     codes = torch.cat((pairs & 15, pairs >> 4), dim=2)  # (n, I / 32, 32)
     if kind == "q4_k":
-        blocks = prepared.scales.view(len(data), -1, 20, PANEL)
-        small = blocks[:, :, :16][panel, :, :, lane].float().reshape(len(ids), -1, 8, 2)
-        large = _halves(blocks[:, :, 16:])[panel, :, :, lane].reshape(len(ids), -1, 1, 2)
-        both = (small * large).flatten(1, 2)
+        small = of_lane(prepared.scales, 20)[..., :16].float().reshape(len(ids), -1, 8, 2)
+        both = (small * of_lane(halves, 10)[..., None, 8:].float()).flatten(1, 2)
         return Parts(codes.float(), both[..., 0], both[..., 1])
-    scales = _halves(prepared.scales[:, None])[panel, 0, :, lane]
+    scales = of_lane(halves, 1).squeeze(2).float()
     if kind == "nf4":
         levels = torch.tensor(nf4.LEVELS, device=data.device)
         return Parts(levels[codes.reshape(len(ids), -1, nf4.BLOCK).long()], scales, None)
     return Parts(codes.float() - 8, scales, None)
-
-
-def _halves(data: Tensor) -> Tensor:
-    """(P, S, ..., bytes) of float16 for lanes in turn -> (P, S, k, PANEL) float32."""
-    halves = data.flatten(2).contiguous().view(torch.float16)
-    return halves.reshape(*data.shape[:2], -1, PANEL).float()
 
 
 def _padded(data: Tensor) -> Tensor:
@@ -127,8 +124,8 @@ def _padded(data: Tensor) -> Tensor:
 def _laid_out(kind: Kind, codes: Tensor, scales: Tensor | None) -> tuple[Tensor, Tensor]:
     """Whole panels of rows -> codes and scales, (P, bytes) each."""
     if kind == "int8":
-        shifted = codes.view(torch.uint8) ^ 128
-        fours = shifted.reshape(-1, PANEL, codes.shape[1] // 4, 4).transpose(1, 2)
+        fours = codes.view(torch.int32).reshape(-1, PANEL, codes.shape[1] // 4).transpose(1, 2).contiguous()
+        fours = fours.view(torch.uint8) ^ 128
     elif kind in superblocks.BYTES:
         blocks = codes.reshape(-1, superblocks.BYTES[kind])
         return _q4_k(blocks, len(codes)) if kind == "q4_k" else _q6_k(blocks, len(codes))
@@ -139,8 +136,10 @@ def _laid_out(kind: Kind, codes: Tensor, scales: Tensor | None) -> tuple[Tensor,
 
 
 def _nibbles(codes: Tensor) -> Tensor:
-    """(rows, I) below 16 -> (P, I / 32, 4, PANEL, 4), the second sixteen of 32 columns in high halves."""
-    halves = codes.reshape(-1, PANEL, codes.shape[1] // 32, 2, 4, 4).permute(3, 0, 2, 4, 1, 5)
+    """(rows, I) below 16 -> (P, I / 32, 4, PANEL * 4), the second sixteen of 32 columns in high halves."""
+    # Four columns are moved as one number of 32 bits, four times as fast as bytes.
+    fours = codes.view(torch.int32).reshape(-1, PANEL, codes.shape[1] // 32, 2, 4).permute(3, 0, 2, 4, 1).contiguous()
+    halves = fours.view(torch.uint8)
     return halves[0] | (halves[1] << 4)
 
 
@@ -158,8 +157,8 @@ def _q4_k(blocks: Tensor, num_rows: int) -> tuple[Tensor, Tensor]:
 
 def _q6_k(blocks: Tensor, num_rows: int) -> tuple[Tensor, Tensor]:
     _, codes = superblocks.q6_k_parts(blocks)
-    fours = (codes + 32).view(torch.uint8).reshape(-1, PANEL, blocks.shape[0] // num_rows * 16, 4, 4)
-    fours = fours.permute(3, 0, 2, 1, 4)  # [four of 4][panel][16 columns][row][column]
+    fours = (codes + 32).view(torch.int32).reshape(-1, PANEL, blocks.shape[0] // num_rows * 16, 4)
+    fours = fours.permute(3, 0, 2, 1).contiguous().view(torch.uint8)  # [four of 4][panel][16 columns][row and column]
     low = (fours[:2] & 15) | ((fours[2:] & 15) << 4)
     high = (fours[0] >> 4) | ((fours[1] >> 4) << 2) | ((fours[2] >> 4) << 4) | ((fours[3] >> 4) << 6)
     small = blocks[:, 192:208].reshape(num_rows, -1, 16)
