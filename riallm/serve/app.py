@@ -14,18 +14,23 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from riallm import __version__
 from riallm.core.errors import UsageError
-from riallm.serve import listing
+from riallm.serve import listing, responses
 from riallm.serve.answer import Answers, unless_gone
 from riallm.serve.asking import House, Room
 from riallm.serve.chat import Chat
 from riallm.serve.completions import Completion
+from riallm.serve.embeddings import embeddings
 from riallm.serve.errors import ApiError
 from riallm.serve.guard import Guard, endpoint_of
+from riallm.serve.infill import Infill
 from riallm.serve.metrics import Metrics
 from riallm.serve.served import Served, ServeOptions
 from riallm.serve.stream import EventStream
-from riallm.serve.wire import CompletionBody, Wire, read
+from riallm.serve.wire import CompletionBody, EmbeddingBody, InfillBody, Wire, read
 from riallm.serve.wire_chat import ChatBody
+from riallm.serve.wire_responses import ResponseBody
+
+BODIES: tuple[type[Wire], ...] = (ChatBody, CompletionBody, ResponseBody, EmbeddingBody, InfillBody)
 
 PAGE_POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; img-src data:; "
@@ -43,6 +48,7 @@ class Answering(Protocol):
     async def ask(self) -> None: ...
     async def whole(self) -> dict[str, Any]: ...
     def chunks(self) -> AsyncGenerator[bytes, None]: ...
+    def failed(self, error: ApiError) -> bytes: ...
 
 
 def create_app(models: Mapping[str, Served], options: ServeOptions) -> FastAPI:
@@ -73,8 +79,23 @@ def _add_answers(app: FastAPI, house: House) -> None:
         room, body = await _enter(request, house, CompletionBody, "completions")
         return await _answered(Completion(room, body), request, room, stream=body.stream)
 
+    async def respond(request: Request) -> Response:
+        room, body = await _enter(request, house, ResponseBody, "responses")
+        return await _answered(responses.Response(room, body), request, room, stream=body.stream)
+
+    async def infill(request: Request) -> Response:
+        room, body = await _enter(request, house, InfillBody, "infill")
+        return await _answered(Infill(room, body), request, room, stream=body.stream)
+
+    async def embed(request: Request) -> Response:
+        room, body = await _enter(request, house, EmbeddingBody, "embeddings")
+        return JSONResponse(await embeddings(room, body))
+
     _post(app, "/v1/chat/completions", chat, ChatBody, "/chat/completions")
     _post(app, "/v1/completions", completions, CompletionBody, "/completions")
+    _post(app, "/v1/responses", respond, ResponseBody, "/responses")
+    _post(app, "/v1/embeddings", embed, EmbeddingBody, "/embeddings")
+    _post(app, "/infill", infill, InfillBody)
 
 
 def _add_listing(app: FastAPI, house: House, metrics: Metrics) -> None:
@@ -162,6 +183,7 @@ async def _answered(work: Answering, request: Request, room: Room, *, stream: bo
         return EventStream(
             work.chunks(),
             on_end=work.answers.cancel,
+            failed=work.failed,
             request_seconds=options.request_seconds,
             stall_seconds=options.stall_seconds,
         )
@@ -186,7 +208,7 @@ def _describe(app: FastAPI) -> None:
         if app.openapi_schema is None:
             made = plain()
             parts = made.setdefault("components", {}).setdefault("schemas", {})
-            for body in (ChatBody, CompletionBody):
+            for body in BODIES:
                 schema = body.model_json_schema(ref_template="#/components/schemas/{model}")
                 parts.update(schema.pop("$defs", {}))
                 parts[body.__name__] = schema

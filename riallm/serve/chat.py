@@ -186,6 +186,10 @@ class Chat:
             yield event({**self._head(), "choices": [], "usage": self.room.usage()})
         yield DONE
 
+    def failed(self, error: ApiError) -> bytes:
+        """The event that says so."""
+        return event(error.body)
+
     def _head(self) -> dict[str, Any]:
         return {
             "id": self.id,

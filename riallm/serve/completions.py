@@ -11,7 +11,7 @@ from riallm.engine.request import Finish, Request, Token
 from riallm.serve import logprobs
 from riallm.serve.answer import Answers, in_thread
 from riallm.serve.asking import Room, files_of, missing, needs_stream, reason, stops_of
-from riallm.serve.errors import refused
+from riallm.serve.errors import ApiError, refused
 from riallm.serve.served import Prompt
 from riallm.serve.stream import DONE, event
 from riallm.serve.wire import CompletionBody
@@ -110,6 +110,10 @@ class Completion:
         if usage:
             yield event({**self._head(), "choices": [], "usage": self.room.usage()})
         yield DONE
+
+    def failed(self, error: ApiError) -> bytes:
+        """The event that says so."""
+        return event(error.body)
 
     def _echo(self, index: int) -> str:
         if not self.body.echo:

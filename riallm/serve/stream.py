@@ -38,7 +38,7 @@ class EventStream(Response):
         on_end: Callable[[], object],
         request_seconds: float,
         stall_seconds: float,
-        failed: Callable[[ApiError], bytes] | None = None,
+        failed: Callable[[ApiError], bytes],
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(media_type="text/event-stream")
@@ -46,7 +46,7 @@ class EventStream(Response):
         del self.headers["content-length"]
         self._events, self._on_end = events, on_end
         self._request_seconds, self._stall_seconds = request_seconds, stall_seconds
-        self._failed = failed or (lambda error: event(error.body))
+        self._failed = failed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         writing = asyncio.ensure_future(self._write(send))

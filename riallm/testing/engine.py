@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import queue
 import threading
 import time
@@ -241,12 +242,13 @@ class _Writer:
 
     def write(self, ids: Sequence[int], pause: float) -> None:
         begun = time.monotonic()
-        for index in ids:
+        # A grammar may want more than was told.
+        for index in ids if self._request.grammar is None else itertools.chain(ids, itertools.repeat(None)):
             if pause:
                 self._ticket.rest(pause)
             if self._ticket.cancelled:
                 self.finish = "cancelled"
-            elif index in self._request.ends:
+            elif index in self._request.ends and self._request.grammar is None:
                 self.finish = "stop"
             elif self.num >= self._request.max_tokens or self._late(begun):
                 self.finish = "length"
@@ -260,14 +262,16 @@ class _Writer:
         seconds = self._request.seconds
         return seconds is not None and self.num > 0 and time.monotonic() - begun > seconds
 
-    def _kept(self, index: int) -> int:
-        """The token that was told, or where a grammar does not allow it, the first that it allows."""
+    def _kept(self, index: int | None) -> int:
+        """The token that was told, or what a grammar allows instead: an end, the end of a text, or the first token."""
         grammar = self._request.grammar
         if grammar is None:
+            assert index is not None
             return index
         allowed = grammar.allowed()
         options = [at for at in range(self._tokenizer.vocab_size) if allowed[at // 8] >> (at % 8) & 1]
-        chosen = index if index in options else options[0]
+        wishes = (index, *self._request.ends, *self._tokenizer.encode('"'), options[0])
+        chosen = next(wish for wish in wishes if wish is not None and wish in options)
         if chosen not in self._request.ends:
             grammar.accept(chosen)
         return chosen
