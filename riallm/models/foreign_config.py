@@ -211,7 +211,8 @@ def made_of(made: Mapping[str, Any], where: str) -> LlamaConfig:
     try:
         return from_json(LlamaConfig, made, where=where)
     except UsageError as error:
-        raise CheckpointError(str(error)) from None
+        text = str(error)
+        raise CheckpointError(text if text.startswith(where) else f"{where}: {text}") from None
 
 
 def _no_window(told: Mapping[str, Any], where: str) -> None:
