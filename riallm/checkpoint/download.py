@@ -1,22 +1,22 @@
 """Models from a Hugging Face hub: only what is read as data, every byte checked against the hub's hashes.
 
-The hub's own client does the transfer. It honours HF_ENDPOINT and goes on behind what an interrupted try has got.
+The hub's own client does the transfer and honours HF_ENDPOINT; we go on behind what an interrupted try has got.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from riallm.checkpoint import building
 from riallm.checkpoint.building import Hear
-from riallm.checkpoint.huggingface import CARRIED, PICKLED, SUMS
+from riallm.checkpoint.carried import CARRIED, PICKLED, SUMS
 from riallm.core.errors import CheckpointError, UsageError
 from riallm.core.files import atomic_write
 
@@ -73,8 +73,7 @@ def download(
         folder = place / "model"
         folder.mkdir(exist_ok=True)
         _room(folder, files)
-        hashes = _fetched(huggingface_hub, folder, files, repository, commit, hear)
-        shutil.rmtree(folder / ".cache", ignore_errors=True)
+        hashes = _fetched(folder, files, repository, commit, hear)
         text = "".join(f"{digest}  {name}\n" for name, digest in sorted(hashes.items()))
         atomic_write(folder / SUMS, text.encode())
         building.sync_folder(folder)
@@ -147,44 +146,61 @@ def _room(folder: Path, files: Sequence[RemoteFile]) -> None:
 
 
 def _fetched(
-    hub: Any, folder: Path, files: Sequence[RemoteFile], repository: str, commit: str, hear: Hear | None
+    folder: Path, files: Sequence[RemoteFile], repository: str, commit: str, hear: Hear | None
 ) -> dict[str, str]:
-    """Get all files and check them; their sha256."""
+    """Get all files that are not there yet, and check them; their sha256."""
     total, done = sum(file.num_bytes for file in files), 0
     hashes = {}
     for file in files:
 
-        def advance(num_bytes: int, name: str = file.name) -> None:
+        def advance(num_bytes: int, file: RemoteFile = file, done: int = done) -> None:
             if hear is not None:
-                hear(name, num_bytes, total)
+                hear(file.name, done + num_bytes, total)
 
-        bar = _bar(done, advance)
-        _told(
-            lambda name=file.name, bar=bar: hub.hf_hub_download(  # type: ignore[misc]
-                repository, name, revision=commit, local_dir=folder, tqdm_class=bar
-            ),
-            repository,
-        )
-        hashes[file.name] = checked(folder / file.name, file)
+        if not (folder / file.name).exists():
+            part = folder / f".{file.name}.part"
+            _told(partial(_get, part, file, repository, commit, advance), repository)
+            hashes[file.name] = checked(part, file)
+            part.rename(folder / file.name)
+        else:
+            hashes[file.name] = checked(folder / file.name, file)
         done += file.num_bytes
-        advance(done)
+        advance(file.num_bytes)
     return hashes
 
 
-def _bar(before: int, advance: Callable[[int], None]) -> Any:
-    """A class that the client takes for a progress bar, and that shows nothing itself."""
-    from huggingface_hub.utils.tqdm import tqdm
+def _get(part: Path, file: RemoteFile, repository: str, commit: str, advance: Callable[[int], None]) -> None:
+    """Append what is missing. The client's own `hf_hub_download` begins anew whenever it is called; the function under
+    it does not have to."""
+    from huggingface_hub import hf_hub_url, utils
+    from huggingface_hub.file_download import http_get
 
-    class Bar(tqdm):
-        def __init__(self, *args: Any, **options: Any) -> None:
-            super().__init__(*args, **{**options, "disable": True})  # type: ignore[no-untyped-call]
-            self.count = before + int(options.get("initial") or 0)
+    tools: Any = utils
+    tools.disable_progress_bars()
+    with part.open("ab") as stream:
+        if stream.tell() > file.num_bytes:
+            stream.truncate(0)
+            stream.seek(0)
+        if stream.tell() < file.num_bytes:
+            # Compressed on the way, a file has no place to go on from.
+            headers = {**tools.build_hf_headers(), "Accept-Encoding": "identity"}
+            url = hf_hub_url(repository, file.name, revision=commit)
+            http_get(url, cast(BinaryIO, _Told(stream, advance)), resume_size=stream.tell(), headers=headers)
+        stream.flush()
+        os.fsync(stream.fileno())
 
-        def update(self, n: float | None = 1) -> None:
-            self.count += int(n or 0)
-            advance(self.count)
 
-    return Bar
+class _Told:
+    """A file that says how long it has become."""
+
+    def __init__(self, stream: BinaryIO, advance: Callable[[int], None]) -> None:
+        self._stream, self._advance = stream, advance
+        self.seek, self.tell, self.truncate = stream.seek, stream.tell, stream.truncate
+
+    def write(self, data: bytes) -> int:
+        written = self._stream.write(data)
+        self._advance(self._stream.tell())
+        return written
 
 
 def checked(path: Path, file: RemoteFile) -> str:
@@ -200,7 +216,7 @@ def checked(path: Path, file: RemoteFile) -> str:
     if size != file.num_bytes or (expected is not None and found != expected):
         path.unlink()
         raise CheckpointError(
-            f"{path.name} came with {size} bytes and hash {found}; the hub says {file.num_bytes} and {expected}. It "
+            f"{file.name} came with {size} bytes and hash {found}; the hub says {file.num_bytes} and {expected}. It "
             "was removed; the same command gets it again"
         )
     return strong.hexdigest()
@@ -227,6 +243,8 @@ def _told(act: Callable[[], Any], repository: str) -> Any:
         # The client lets errors of its HTTP library through, which has another name in each of its versions.
         if type(error).__module__.startswith("http") or isinstance(error, ConnectionError | TimeoutError):
             raise _unreached(where, error) from None
+        if isinstance(error, OSError) and error.errno is None:  # its word for fewer bytes than were promised
+            raise UsageError(f"{where} did not give it whole: {error} The same command goes on") from None
         raise
 
 

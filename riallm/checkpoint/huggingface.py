@@ -19,6 +19,7 @@ import torch
 
 from riallm.checkpoint import building
 from riallm.checkpoint.building import FilePlan, Hear, Work
+from riallm.checkpoint.carried import CARRIED, PICKLED, SUMS
 from riallm.checkpoint.folder import CONFIG, Chunks, Stored, lazily
 from riallm.checkpoint.header import Entry, read_header
 from riallm.checkpoint.layout import Place, planned
@@ -29,21 +30,6 @@ from riallm.core.files import canonical_json, sha256
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 SHARD_BYTES = 5_000_000_000
-SUMS = "SHA256SUMS"
-"""Written beside the model, because the format itself has no hashes; `sha256sum --check` reads it."""
-PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
-CARRIED = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "tokenizer.model",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "generation_config.json",
-    "chat_template.jinja",
-    "chat_template.json",
-)
 NAMES = {dtype: name for name, dtype in PLAIN.items()}
 
 

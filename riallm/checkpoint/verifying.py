@@ -11,9 +11,9 @@ from typing import Literal
 from riallm.checkpoint import building, huggingface
 from riallm.checkpoint import folder as folders
 from riallm.checkpoint.building import Hear
+from riallm.checkpoint.carried import SUMS
 from riallm.checkpoint.folder import CONFIG, MANIFEST
 from riallm.checkpoint.gguf import open_gguf
-from riallm.checkpoint.huggingface import SUMS
 from riallm.checkpoint.reading import look
 from riallm.core.errors import CheckpointError, UsageError
 

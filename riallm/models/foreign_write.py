@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 from riallm.checkpoint import folder as folders
 from riallm.checkpoint import gguf_write, huggingface
 from riallm.checkpoint.building import Hear
+from riallm.checkpoint.carried import CARRIED
 from riallm.checkpoint.folder import Stored
 from riallm.checkpoint.tensors import PLAIN, Info, KindOf, Tensors, Weight, in_memory, packed_as, rows_of
 from riallm.core.errors import CheckpointError, UsageError
@@ -114,7 +115,7 @@ def write_hugging_face(
     renamed = tensors.renamed(names)
     dtype = tensors.info("embed_tokens.weight").kept
     told = {**foreign_config.to_hugging_face(config, dtype=dtype), **ends_of(stored.files)}
-    files = {name: data for name, data in stored.files.items() if name in huggingface.CARRIED}
+    files = {name: data for name, data in stored.files.items() if name in CARRIED}
     huggingface.write(target, told, renamed, files=files, resume=resume, hear=hear, shard_bytes=shard_bytes)
     return renamed
 
