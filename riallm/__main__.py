@@ -8,6 +8,8 @@ import sys
 COMMANDS: dict[str, tuple[str, str]] = {
     "fix": ("riallm.cli.fix:main", "find the bug behind a failing test and show a verified patch"),
     "complete": ("riallm.cli.complete:main", "fill a hole in a file with a model"),
+    "chat": ("riallm.cli.chat:main", "talk to a model, or ask it once"),
+    "serve": ("riallm.cli.serve:main", "models behind OpenAI's API"),
     "eval": ("riallm.cli.eval:main", "measure: repair, bits per byte, infilling, pass@k"),
     "audit": ("riallm.cli.audit:main", "show or verify the record of what was run"),
     "sandbox": ("riallm.cli.sandbox:main", "run one command in the sandbox"),
@@ -39,6 +41,8 @@ def main(argv: list[str] | None = None) -> int:
 
         sys.stdout.write(f"riallm {__version__}\n")
         return 0
+    if args[0] == "--model":  # `riallm --model NAME --device cpu`, as the RIA document writes it
+        args = ["chat", *args]
     if args[0] not in COMMANDS:
         sys.stderr.write(f"riallm: no command '{args[0]}'. Commands: {', '.join(COMMANDS)}.\n")
         return 2

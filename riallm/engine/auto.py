@@ -56,7 +56,12 @@ class AutoModel:
     """How models are opened."""
 
     @staticmethod
-    def from_pretrained(path_or_name: str | Path, options: ModelOptions | None = None) -> LocalModel:
+    def from_pretrained(
+        path_or_name: str | Path,
+        options: ModelOptions | None = None,
+        *,
+        engine_options: EngineOptions | None = None,
+    ) -> LocalModel:
         """A model that comes with us by its name; any other by its folder or GGUF file. Raises UsageError for a name
         that is not known or has no weights, CheckpointError for a damaged model."""
         options = options or ModelOptions()
@@ -68,7 +73,7 @@ class AutoModel:
             found = resident.random(name, kind=kind, dtype=options.dtype)
         else:
             found = resident.load(_place(str(path_or_name)), kind=kind, dtype=options.dtype)
-        return LocalModel(name, found, options)
+        return LocalModel(name, found, options, engine_options=engine_options)
 
 
 def _place(path_or_name: str) -> Path:

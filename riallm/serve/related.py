@@ -73,7 +73,8 @@ class RelatedPrompts(HybridPrompts):
             room -= len(row)
             if row:
                 rows[path] = row
-        order = [path for path in graph.in_order() if path in rows]
+        # What has nothing to do with it stands furthest away.
+        order = sorted((path for path in graph.in_order() if path in rows), key=lambda path: path in near)
         ids = [index for path in order for index in rows[path]]
         numbers = [number for number, path in enumerate(order) for _ in rows[path]]
         return Prompt(

@@ -1,0 +1,82 @@
+"""Models for commands: the options that name one, and the model behind the protocol of a server."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import TYPE_CHECKING
+
+from riallm.core.errors import UsageError
+from riallm.core.shipped import DEFAULT
+
+if TYPE_CHECKING:
+    from riallm.engine.auto import LocalModel
+    from riallm.serve.served import Served
+
+COMPRESSIONS = ("none", "8bit", "4bit", "nf4")
+
+
+def add_model_options(made: argparse.ArgumentParser) -> None:
+    """What opens a model, the same for every command that has one resident."""
+    made.add_argument(
+        "--model", default=DEFAULT, metavar="NAME|PATH", help=f"a name, a folder or a .gguf file (default: {DEFAULT})"
+    )
+    made.add_argument("--device", default="cpu", help="cpu, cuda:0; mps is untested (default: cpu)")
+    made.add_argument(
+        "--compression", choices=COMPRESSIONS, default="none", help="of matrices that are not packed (default: none)"
+    )
+    made.add_argument("--dtype", default="bfloat16", help="of activations: bfloat16 or float32 (default: bfloat16)")
+    made.add_argument("--max-seq-len", type=int, metavar="N", help="longest prompt and answer (default: the model's)")
+    made.add_argument("--kv-memory", type=float, default=512, metavar="MIB", help="of keys and values (default: 512)")
+    made.add_argument("--int8-kv", action="store_true", help="keys and values in 8 bits")
+    made.add_argument("--lookup", type=int, default=4, metavar="N", help="tokens drafted from the text (default: 4)")
+    made.add_argument("--random-weights", action="store_true", help="for a name without weights, to measure")
+
+
+def open_model(options: argparse.Namespace) -> LocalModel:
+    """The model of the options. Raises UsageError without the extra, for a name that is not known, and for what cannot
+    be, CheckpointError for a damaged model."""
+    try:
+        from riallm.engine.auto import AutoModel, ModelOptions
+        from riallm.engine.local import EngineOptions
+    except ImportError as error:
+        raise UsageError(
+            f"a model needs more than the core: {error}. Run: pip install 'riallm[models,serve]'"
+        ) from None
+    if options.kv_memory <= 0 or options.lookup < 0:
+        raise UsageError("--kv-memory is above 0 and --lookup at least 0")
+    return AutoModel.from_pretrained(
+        options.model,
+        options=ModelOptions(
+            compression=options.compression,
+            device=options.device,
+            max_seq_len=options.max_seq_len,
+            dtype=options.dtype,
+            random_weights=options.random_weights,
+        ),
+        engine_options=EngineOptions(
+            kv_bytes=int(options.kv_memory * 2**20), int8_kv=options.int8_kv, lookup=options.lookup
+        ),
+    )
+
+
+def served(model: LocalModel) -> Served:
+    """The model with its way of writing prompts. Raises UsageError without the extra `serve`."""
+    try:
+        from riallm.serve.prompts import PlainPrompts
+        from riallm.serve.related import RelatedPrompts
+        from riallm.serve.served import Served
+        from riallm.tokenizer.foreign import HybridText
+    except ImportError as error:
+        raise UsageError(f"this needs more than the core: {error}. Run: pip install 'riallm[models,serve]'") from None
+    text = model.tokenizer
+    return Served(
+        engine=model.engine,
+        tokenizer=text,
+        prompts=RelatedPrompts(text) if isinstance(text, HybridText) else PlainPrompts(text),
+        created=int(time.time()),
+        note=None if text.chat_template else NO_CHAT,
+    )
+
+
+NO_CHAT = "This is no chat model: it goes on with text and fills holes in code."

@@ -1,0 +1,60 @@
+"""`riallm serve`: models behind OpenAI's API, for editors and clients of this machine."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from riallm.cli.opened import add_model_options, open_model, served
+from riallm.core.errors import UsageError
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options; `docs/cli.md` is made from this."""
+    made = argparse.ArgumentParser(prog="riallm serve", description=__doc__)
+    add_model_options(made)
+    made.add_argument("--host", default="127.0.0.1", help="the address (default: 127.0.0.1, this machine alone)")
+    made.add_argument("--port", type=int, default=8080, help="the port; 0: any free one (default: 8080)")
+    made.add_argument("--public", action="store_true", help="allow a host that other machines reach")
+    made.add_argument("--api-key-file", type=Path, metavar="F", help="keys, one a line; without it none is asked for")
+    made.add_argument("--origin", action="append", default=[], help="a page's origin that may call from a browser")
+    made.add_argument("--draft", metavar="NAME|PATH", help="a small model of the same tokens that drafts")
+    made.add_argument("--drain", type=float, default=30.0, metavar="S", help="seconds to finish in (default: 30)")
+    made.add_argument("--quiet", action="store_true", help="no line for each request")
+    return made
+
+
+def main(argv: list[str]) -> int:
+    """Serve until Ctrl-C or SIGTERM."""
+    options = parser().parse_args(argv)
+    try:
+        from riallm.serve.app import create_app
+        from riallm.serve.run import serve
+        from riallm.serve.served import ServeOptions, read_keys
+    except ImportError as error:
+        raise UsageError(f"a server needs more: {error}. Run: pip install 'riallm[models,serve]'") from None
+    if options.draft is not None:
+        raise UsageError("--draft: models that draft are not there yet; leave it out")
+    keys = () if options.api_key_file is None else read_keys(options.api_key_file)
+    if options.public and not keys:
+        raise UsageError("--public without --api-key-file would let anybody use the model; give keys")
+    model = open_model(options)
+    try:
+        limits = ServeOptions(
+            keys=keys,
+            origins=tuple(options.origin),
+            log=None if options.quiet else lambda line: sys.stderr.write(line + "\n"),
+        )
+        app = create_app({model.name: served(model)}, limits)
+        serve(
+            app,
+            host=options.host,
+            port=options.port,
+            public=options.public,
+            drain_seconds=options.drain,
+            ready=lambda address: sys.stderr.write(f"{model.name} answers at {address}/v1  (Ctrl-C ends it)\n"),
+        )
+    finally:
+        model.close()
+    return 0
