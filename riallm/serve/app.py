@@ -30,7 +30,14 @@ from riallm.serve.wire import CompletionBody, EmbeddingBody, InfillBody, Wire, r
 from riallm.serve.wire_chat import ChatBody
 from riallm.serve.wire_responses import ResponseBody
 
-BODIES: tuple[type[Wire], ...] = (ChatBody, CompletionBody, ResponseBody, EmbeddingBody, InfillBody)
+BODIES: Mapping[str, type[Wire]] = {
+    "chat": ChatBody,
+    "completions": CompletionBody,
+    "embeddings": EmbeddingBody,
+    "responses": ResponseBody,
+    "infill": InfillBody,
+}
+"""endpoint, as `fields.TABLE` calls it -> what its honoured fields are."""
 
 PAGE_POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; img-src data:; "
@@ -208,7 +215,7 @@ def _describe(app: FastAPI) -> None:
         if app.openapi_schema is None:
             made = plain()
             parts = made.setdefault("components", {}).setdefault("schemas", {})
-            for body in BODIES:
+            for body in BODIES.values():
                 schema = body.model_json_schema(ref_template="#/components/schemas/{model}")
                 parts.update(schema.pop("$defs", {}))
                 parts[body.__name__] = schema

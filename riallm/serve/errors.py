@@ -63,8 +63,14 @@ def of_engine(error: RiallmError, *, retry_seconds: int = 1) -> ApiError:
 
 
 def of_validation(error: ValidationError) -> ApiError:
-    """The first of what pydantic found, with the field named."""
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    """The first of what pydantic found, with the field named.
+
+    Of a value that may be one thing or another, every member complains. The one that was meant is the one that got as
+    far as a field of its own, so that complaint is told.
+    """
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    inner = [each for each in found if each["type"] in _INNER and each["loc"][:1] == found[0]["loc"][:1]]
+    first = max(inner, key=lambda each: len(each["loc"]), default=found[0])
     param = _path(first["loc"])
     if first["type"] == "extra_forbidden":
         return ApiError(400, f"Unrecognized request argument supplied: {param}", param=param, code="unknown_parameter")
@@ -84,6 +90,8 @@ def _path(location: tuple[int | str, ...]) -> str:
             text += f".{part}" if text else part
     return text
 
+
+_INNER = frozenset({"literal_error", "extra_forbidden", "missing"})
 
 # How pydantic calls a member of a union in a location.
 _KINDS = frozenset({"str", "int", "float", "bool", "list", "dict", "none", "constrained-str", "constrained-int"})

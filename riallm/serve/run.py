@@ -75,6 +75,8 @@ def prepare(app: FastAPI, *, drain_seconds: float = 30.0) -> Server:
 def listen(host: str, port: int, *, public: bool = False) -> socket.socket:
     """A socket that accepts from now on. Raises UsageError for an address that others reach without `public`, and for
     one that cannot be had."""
+    if not 0 <= port < 1 << 16:  # the system would take the rest of it
+        raise UsageError(f"--port {port}: there are 0 to {(1 << 16) - 1}")
     try:
         family, kind, protocol, _, place = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -93,7 +95,7 @@ def listen(host: str, port: int, *, public: bool = False) -> socket.socket:
         except OSError:
             listening.close()
             raise
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise UsageError(f"cannot listen on {host}:{port} ({error}); take another port, or end what has it") from None
     return listening
 

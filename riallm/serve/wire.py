@@ -119,8 +119,11 @@ class EmbeddingBody(Wire):
 
 
 class ExtraFile(Wire):
+    """time: when llama.vim read it; it changes nothing."""
+
     filename: str
     text: str
+    time: Any = None
 
 
 class InfillBody(Wire):

@@ -130,7 +130,7 @@ def test_a_call_that_must_be_is_one_whatever_the_model_would_say(told: Running, 
     calls = answer.choices[0].message.tool_calls
     assert calls is not None
     assert calls[0].function.name == "weather"  # type: ignore[union-attr]
-    assert list(json.loads(calls[0].function.arguments)) == ["city"]  # type: ignore[union-attr]
+    assert "city" in json.loads(calls[0].function.arguments)  # type: ignore[union-attr]
 
 
 def test_a_schema_holds_whatever_the_model_would_say(told: Running) -> None:
