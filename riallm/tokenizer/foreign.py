@@ -1,4 +1,4 @@
-"""Tokenizers behind one protocol: our hybrid one, Hugging Face's `tokenizer.json`, and what a GGUF file lists.
+"""Tokenizers behind one protocol: our hybrid one, and Hugging Face's `tokenizer.json` (a GGUF file's becomes one).
 
 Text of users never becomes a special token: it is encoded by a copy of the tokenizer that has none.
 """
@@ -11,25 +11,12 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Literal
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer
 
 from riallm.core.errors import CheckpointError, UsageError
 from riallm.tokenizer.hybrid import HybridTokenizer
 from riallm.tokenizer.special import CLOSE, VALUED, opening
 from riallm.tokenizer.text import Fim, find_ends, find_fim
-
-_LETTERS = r"[^\r\n\p{L}\p{N}]?\p{L}+"
-_REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-_SHORT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
-PATTERNS: dict[str, str] = {
-    "gpt2": r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
-    "qwen2": rf"{_SHORT}|{_LETTERS}|\p{{N}}|{_REST}",
-    "llama-bpe": rf"{_SHORT}|{_LETTERS}|\p{{N}}{{1,3}}|{_REST}",
-}
-"""How text is cut before merges, by the name that GGUF has for it (`tokenizer.ggml.pre`)."""
-
-NORMAL, UNKNOWN, CONTROL, USER, UNUSED, BYTE = range(1, 7)
-"""Types of tokens in GGUF (`tokenizer.ggml.token_type`)."""
 
 
 class HybridText:
@@ -65,7 +52,7 @@ class HybridText:
 
 
 class ForeignTokenizer:
-    """A tokenizer of the library `tokenizers`, read as `open_hf` and `from_gguf` make it.
+    """A tokenizer of the library `tokenizers`, as `open_hf` reads it.
 
     plain: without any added token. full: with them. spelled: the bytes of every id, b"" for those that there are not.
     """
@@ -117,139 +104,77 @@ def open_hf(
         added = {token["content"]: token for token in data.get("added_tokens") or []}
         for index, token in (config.get("added_tokens_decoder") or {}).items():
             added.setdefault(token["content"], {**token, "id": int(index)})
+        alphabet = _alphabet(data)
         full = Tokenizer.from_str(json.dumps(data))
-        bare = {**data, "added_tokens": [], "post_processor": None}
-        plain = Tokenizer.from_str(json.dumps(bare))
+        full.add_tokens([_added(token) for content, token in added.items() if full.token_to_id(content) is None])
+        ids = {content: index for content in added if (index := full.token_to_id(content)) is not None}
+        specials = {content: index for content, index in ids.items() if _is_special(added[content])}
+        plain = Tokenizer.from_str(json.dumps(_without(data, specials, ids)))
+    except CheckpointError:
+        raise
     except Exception as error:  # the library raises plain Exception for whatever it cannot read
         raise CheckpointError(
             f"tokenizer.json cannot be read ({type(error).__name__}: {error}); copy it again from where it is whole"
         ) from None
-    missing = [token for content, token in added.items() if full.token_to_id(content) is None]
-    full.add_tokens([_added(token) for token in missing])
-    specials: dict[str, int] = {content: index for content in added if (index := full.token_to_id(content)) is not None}
-    hidden = frozenset(index for content, index in specials.items() if added[content].get("special"))
-    variables = {
-        name: text for name in ("bos_token", "eos_token", "pad_token", "unk_token") if (text := _text(config.get(name)))
-    }
+    fim = find_fim(specials)
+    markers = fim.ids if fim is not None else ()
+    names = ("bos_token", "eos_token", "pad_token", "unk_token")
+    variables = {name: text for name in names if (text := _text(config.get(name)))}
     own = [*ends, *(specials[name] for name in (variables.get("eos_token"),) if name in specials)]
     return ForeignTokenizer(
         plain=plain,
         full=full,
-        spelled=_spelled(full.get_vocab(with_added_tokens=True), specials, _alphabet(data)),
+        spelled=_spelled(full.get_vocab(with_added_tokens=True), ids, alphabet),
         specials=specials,
-        hidden=hidden,
+        hidden=frozenset([*(at for name, at in specials.items() if added[name].get("special")), *markers]),
         ends=find_ends(specials, own),
         start=_start(full),
         chat_template=_template(config.get("chat_template")),
-        fim=find_fim(specials),
+        fim=fim,
         variables=variables,
     )
 
 
-def from_gguf(
-    *,
-    model: str,
-    tokens: Sequence[str],
-    types: Sequence[int],
-    merges: Sequence[str] = (),
-    scores: Sequence[float] = (),
-    pre: str = "gpt2",
-    bos: int | None = None,
-    eos: int | None = None,
-    add_bos: bool = False,
-    space_first: bool = True,
-    chat_template: str | None = None,
-) -> ForeignTokenizer:
-    """From the lists of a GGUF file. model: "gpt2" (merges, `pre` one of PATTERNS) or "llama" (scores).
-
-    Raises CheckpointError for another model or pattern, and for lists that do not fit together.
-    """
-    if len(types) != len(tokens) or (model == "llama" and len(scores) != len(tokens)):
-        raise CheckpointError(
-            f"{len(tokens)} tokens have {len(types)} types and {len(scores)} scores; the file is damaged, copy it again"
-        )
-    specials = {tokens[at]: at for at, kind in enumerate(types) if kind in (CONTROL, USER)}
-    ordinary = {tokens[at]: at for at, kind in enumerate(types) if kind not in (CONTROL, USER, UNUSED)}
-    if model == "gpt2":
-        if pre not in PATTERNS:
-            raise CheckpointError(f"the text is cut by '{pre}', which is not known; there are {', '.join(PATTERNS)}")
-        plain, full = (_byte_level(ordinary, merges, pre) for _ in range(2))
-        alphabet: Literal["bytes", "pieces"] = "bytes"
-    elif model == "llama":
-        plain, full = (_scored(ordinary, tokens, types, scores, space_first) for _ in range(2))
-        alphabet = "pieces"
-    else:
-        raise CheckpointError(f"a tokenizer of kind '{model}' cannot be read; there are gpt2 and llama")
-    known = {**ordinary, **specials}
-    full = _with_added(full, [(tokens[at], at, types[at] == CONTROL) for at in specials.values()])
-    return ForeignTokenizer(
-        plain=plain,
-        full=full,
-        spelled=_spelled(known, specials, alphabet, size=len(tokens)),
-        specials=specials,
-        hidden=frozenset(at for at in specials.values() if types[at] == CONTROL),
-        ends=find_ends(specials, () if eos is None else (eos,)),
-        start=(bos,) if add_bos and bos is not None else (),
-        chat_template=chat_template,
-        fim=find_fim(specials),
-        variables={name: tokens[at] for name, at in (("bos_token", bos), ("eos_token", eos)) if at is not None},
-    )
+def _is_special(token: Mapping[str, Any]) -> bool:
+    """Not every added token is: some tokenizers add runs of spaces so. Markers such as <tool_call> are, whatever the
+    file says, since a user who writes one does not call a tool."""
+    content = token["content"]
+    return bool(token.get("special")) or (content[:1] in "<[" and content[-1:] in ">]" and len(content) > 2)
 
 
-def _byte_level(vocab: Mapping[str, int], merges: Sequence[str], pre: str) -> Tokenizer:
-    pairs = [(left, right) for left, _, right in (merge.partition(" ") for merge in merges)]
-    try:
-        # Llama 3 makes a piece that is a token one token, whether or not merges lead to it.
-        made = Tokenizer(models.BPE(dict(vocab), pairs, ignore_merges=pre == "llama-bpe"))
-    except Exception as error:
-        raise CheckpointError(f"merges and tokens do not fit together ({error}); copy the file again") from None
-    cut = pre_tokenizers.Split(Regex(PATTERNS[pre]), "isolated")
-    made.pre_tokenizer = pre_tokenizers.Sequence(
-        [cut, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-    )
-    made.decoder = decoders.ByteLevel()
-    return made
+def _without(data: Mapping[str, Any], specials: Mapping[str, int], added: Mapping[str, int]) -> dict[str, Any]:
+    """The tokenizer without its specials, from which no text can get to them."""
+    model = dict(data["model"])
+    vocab: Mapping[str, int] = model["vocab"]
+    # The library counts added tokens through, unless the model has them under an id of their own.
+    kept = {content: index for content, index in added.items() if content not in specials}
+    needed = {model.get("unk_token")} | {f"<0x{byte:02X}>" for byte in range(256)}
+    gone = {content for content in specials if content in vocab} - needed
+    model["vocab"] = {text: at for text, at in vocab.items() if text not in gone} | kept
+    if gone:
+        model["merges"] = [merge for merge in model["merges"] if not gone & {_made(merge), *_parts(merge)}]
+    left = [token for token in data.get("added_tokens") or [] if token["content"] in kept]
+    return {**data, "added_tokens": left, "post_processor": None, "model": model}
 
 
-def _scored(
-    vocab: Mapping[str, int], tokens: Sequence[str], types: Sequence[int], scores: Sequence[float], space_first: bool
-) -> Tokenizer:
-    """Merges in the order of the scores of what they make, as transformers converts sentencepiece's BPE."""
-    merges = []
-    for text, at in vocab.items():
-        if types[at] == NORMAL:
-            for cut in range(1, len(text)):
-                left, right = text[:cut], text[cut:]
-                if left in vocab and right in vocab:
-                    merges.append((-scores[at], vocab[left], vocab[right], left, right))
-    merges.sort(key=lambda merge: merge[:3])
-    unknown = next((tokens[at] for at, kind in enumerate(types) if kind == UNKNOWN), None)
-    pairs = [merge[3:] for merge in merges]
-    made = Tokenizer(models.BPE(dict(vocab), pairs, unk_token=unknown, fuse_unk=True, byte_fallback=True))
-    first = [normalizers.Prepend("▁")] if space_first else []
-    made.normalizer = normalizers.Sequence([*first, normalizers.Replace(" ", "▁")])
-    return made
+def _parts(merge: str | Sequence[str]) -> Sequence[str]:
+    return merge.split(" ", 1) if isinstance(merge, str) else merge
 
 
-def _with_added(tokenizer: Tokenizer, added: Sequence[tuple[str, int, bool]]) -> Tokenizer:
-    """With added tokens under ids of their own, which only the JSON form can say."""
-    data = json.loads(tokenizer.to_str())
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
-    listed = sorted(added, key=lambda each: each[1])
-    data["added_tokens"] = [{"id": at, "content": text, "special": special, **flags} for text, at, special in listed]
-    data["model"]["vocab"] |= {text: at for text, at, _ in listed}
-    return Tokenizer.from_str(json.dumps(data))
+def _made(merge: str | Sequence[str]) -> str:
+    return "".join(_parts(merge))
 
 
 def _alphabet(data: Mapping[str, Any]) -> Literal["bytes", "pieces"]:
     """How tokens are written: GPT-2's letters for bytes, or pieces with ▁ for a space and <0x0A> for a byte."""
     kinds = _kinds(data.get("decoder")) | _kinds(data.get("pre_tokenizer"))
-    if "ByteLevel" in kinds:
+    model = data.get("model") or {}
+    if model.get("type", "BPE") == "BPE" and "ByteLevel" in kinds:
         return "bytes"
-    if (data.get("model") or {}).get("byte_fallback"):
+    if model.get("type", "BPE") == "BPE" and model.get("byte_fallback"):
         return "pieces"
     raise CheckpointError(
-        "the tokenizer is neither byte-level nor falls back to bytes, so text does not come back as it was; "
+        "the tokenizer is no BPE of bytes and none that falls back to bytes, so text would not come back as it was; "
         "models with such a tokenizer are not served"
     )
 
@@ -264,14 +189,11 @@ def _kinds(part: Any) -> set[str]:
     return found
 
 
-def _spelled(
-    vocab: Mapping[str, int], specials: Mapping[str, int], alphabet: str, *, size: int | None = None
-) -> list[bytes]:
-    spelled = [b""] * max(size or 0, max(vocab.values(), default=-1) + 1)
+def _spelled(vocab: Mapping[str, int], added: Mapping[str, int], alphabet: str) -> list[bytes]:
+    spelled = [b""] * (max(vocab.values(), default=-1) + 1)
     letters = _letters()
-    added = set(specials.values())
     for text, at in vocab.items():
-        if at in added:
+        if text in added:
             spelled[at] = text.encode()
         elif alphabet == "bytes":
             spelled[at] = b"".join(letters.get(letter, letter.encode()) for letter in text)
