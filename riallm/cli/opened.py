@@ -29,7 +29,14 @@ def add_model_options(made: argparse.ArgumentParser) -> None:
     made.add_argument("--max-seq-len", type=int, metavar="N", help="longest prompt and answer (default: the model's)")
     made.add_argument("--kv-memory", type=float, default=512, metavar="MIB", help="of keys and values (default: 512)")
     made.add_argument("--int8-kv", action="store_true", help="keys and values in 8 bits")
-    made.add_argument("--lookup", type=int, default=4, metavar="N", help="tokens drafted from the text (default: 4)")
+    made.add_argument("--draft", metavar="NAME|PATH", help="a small model of the same tokens that drafts")
+    made.add_argument(
+        "--lookahead",
+        type=int,
+        default=4,
+        metavar="N",
+        help="tokens drafted, from the text without --draft (default: 4)",
+    )
     made.add_argument("--random-weights", action="store_true", help="for a name without weights, to measure")
 
 
@@ -43,8 +50,8 @@ def open_model(options: argparse.Namespace) -> LocalModel:
         raise UsageError(
             f"a model needs more than the core: {error}. Run: pip install 'riallm[models,serve]'"
         ) from None
-    if options.kv_memory <= 0 or options.lookup < 0:
-        raise UsageError("--kv-memory is above 0 and --lookup at least 0")
+    if options.kv_memory <= 0 or options.lookahead < 0:
+        raise UsageError("--kv-memory is above 0 and --lookahead at least 0")
     return AutoModel.from_pretrained(
         options.model,
         options=ModelOptions(
@@ -55,8 +62,9 @@ def open_model(options: argparse.Namespace) -> LocalModel:
             random_weights=options.random_weights,
         ),
         engine_options=EngineOptions(
-            kv_bytes=int(options.kv_memory * 2**20), int8_kv=options.int8_kv, lookup=options.lookup
+            kv_bytes=int(options.kv_memory * 2**20), int8_kv=options.int8_kv, lookahead=options.lookahead
         ),
+        draft=options.draft,
     )
 
 

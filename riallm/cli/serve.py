@@ -19,7 +19,6 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--public", action="store_true", help="allow a host that other machines reach")
     made.add_argument("--api-key-file", type=Path, metavar="F", help="keys, one a line; without it none is asked for")
     made.add_argument("--origin", action="append", default=[], help="a page's origin that may call from a browser")
-    made.add_argument("--draft", metavar="NAME|PATH", help="a small model of the same tokens that drafts")
     made.add_argument("--drain", type=float, default=30.0, metavar="S", help="seconds to finish in (default: 30)")
     made.add_argument("--quiet", action="store_true", help="no line for each request")
     return made
@@ -34,8 +33,6 @@ def main(argv: list[str]) -> int:
         from riallm.serve.served import ServeOptions, read_keys
     except ImportError as error:
         raise UsageError(f"a server needs more: {error}. Run: pip install 'riallm[models,serve]'") from None
-    if options.draft is not None:
-        raise UsageError("--draft: models that draft are not there yet; leave it out")
     keys = () if options.api_key_file is None else read_keys(options.api_key_file)
     if options.public and not keys:
         raise UsageError("--public without --api-key-file would let anybody use the model; give keys")

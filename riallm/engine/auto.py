@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -12,10 +12,12 @@ from torch import Tensor
 
 from riallm.core.errors import ClientError, UsageError
 from riallm.core.shipped import folder_of, home, names
+from riallm.engine.drafting import same_tokens
 from riallm.engine.local import EngineOptions, LocalEngine
 from riallm.engine.profiler import Profiler
 from riallm.engine.request import Finish, Request, Sampling, Usage
 from riallm.models import resident
+from riallm.models.decoder import Decoder
 from riallm.models.resident import Resident
 from riallm.models.zoo import ZOO
 from riallm.nn.meta import TokenMeta
@@ -61,8 +63,10 @@ class AutoModel:
         options: ModelOptions | None = None,
         *,
         engine_options: EngineOptions | None = None,
+        draft: str | Path | None = None,
     ) -> LocalModel:
-        """A model that comes with us by its name; any other by its folder or GGUF file. Raises UsageError for a name
+        """A model that comes with us by its name; any other by its folder or GGUF file. draft: a small one of the same
+        tokens that writes ahead. Raises UsageError for a name
         that is not known or has no weights, CheckpointError for a damaged model."""
         options = options or ModelOptions()
         if options.compression not in KINDS:
@@ -73,7 +77,21 @@ class AutoModel:
             found = resident.random(name, kind=kind, dtype=options.dtype)
         else:
             found = resident.load(_place(str(path_or_name)), kind=kind, dtype=options.dtype)
-        return LocalModel(name, found, options, engine_options=engine_options)
+        small = None
+        if draft is not None:
+            opened = AutoModel.from_pretrained(draft, replace(options, max_seq_len=None, profiling_mode=False))
+            small = opened.model
+        made = LocalModel(name, found, options, engine_options=engine_options, small=small)
+        if draft is not None:
+            _same_words(made, opened)
+        return made
+
+
+def _same_words(model: LocalModel, small: LocalModel) -> None:
+    same_tokens(model.model, small.model)
+    for index in range(model.tokenizer.vocab_size):
+        if model.tokenizer.decode_bytes([index], specials=True) != small.tokenizer.decode_bytes([index], specials=True):
+            raise UsageError(f"{small.name} cannot draft for {model.name}: token {index} is another one")
 
 
 def _place(path_or_name: str) -> Path:
@@ -97,8 +115,15 @@ class LocalModel:
     """A model in this process. `engine` takes many requests at once; the methods here ask it one thing at a time."""
 
     def __init__(
-        self, name: str, found: Resident, options: ModelOptions, *, engine_options: EngineOptions | None = None
+        self,
+        name: str,
+        found: Resident,
+        options: ModelOptions,
+        *,
+        engine_options: EngineOptions | None = None,
+        small: Decoder | None = None,
     ) -> None:
+        """small: a model of the same tokens, on the same device, that drafts."""
         self.name, self.resident, self.options = name, found, options
         self.device = _device(options.device)
         sizes = found.model.sizes
@@ -109,6 +134,7 @@ class LocalModel:
         self.model = found.model.to(self.device)
         self.tokenizer: TextTokenizer = tokenizer_of(found.files, vocab_size=sizes.vocab_size, what=name)
         self._engine_options = engine_options or EngineOptions()
+        self._small = small
         self._engine: LocalEngine | None = None
         self._profiler = Profiler(self.model) if options.profiling_mode else None
 
@@ -123,6 +149,7 @@ class LocalModel:
                 decode=self.tokenizer.decode_bytes,
                 context=self.context,
                 options=self._engine_options,
+                small=self._small,
             )
         return self._engine
 

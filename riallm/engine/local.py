@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from riallm.core.errors import BudgetError, UsageError
-from riallm.engine.lookup import lookup
+from riallm.engine.drafting import Lookup, SmallModel, same_tokens
 from riallm.engine.pages import PageBook
 from riallm.engine.request import Load, Request
 from riallm.engine.scheduler import Part, Scheduler
@@ -30,14 +30,14 @@ WATCHED = 5.0
 class EngineOptions:
     """kv_bytes: memory of all pages. int8_kv: keys and values in 8 bits. step_tokens: of one pass at most, so that a
     long prompt does not hold up the answers for longer. max_waiting: requests that queue before one is turned away.
-    lookup: tokens drafted from the text itself, 0 for none."""
+    lookahead: tokens drafted at first, by a small model where there is one, else from the text itself; 0 for none."""
 
     kv_bytes: int = 512 << 20
     int8_kv: bool = False
     step_tokens: int = 512
     max_running: int = 64
     max_waiting: int = 256
-    lookup: int = 4
+    lookahead: int = 4
 
 
 class LocalEngine:
@@ -52,8 +52,10 @@ class LocalEngine:
         decode: Decode,
         context: int,
         options: EngineOptions | None = None,
+        small: Decoder | None = None,
     ) -> None:
-        """identity: hash of the weights. decode: bytes of tokens. context: longest prompt and answer together."""
+        """identity: hash of the weights. decode: bytes of tokens. context: longest prompt and answer together. small: a
+        model of the same tokens that drafts."""
         self.name, self.context, self.vocab_size = name, context, model.sizes.vocab_size
         self.options = options or EngineOptions()
         self.store = _store(model, self.options)
@@ -62,7 +64,7 @@ class LocalEngine:
             PageBook(self.store, identity=f"{identity} {kind}"),
             step_tokens=self.options.step_tokens,
             max_running=self.options.max_running,
-            draft=self._draft if self.options.lookup else None,
+            drafter=self._drafter(model, small) if self.options.lookahead else None,
         )
         self._model, self._decode, self._device = model, decode, _device_of(model)
         self._lock = threading.Condition()
@@ -87,7 +89,7 @@ class LocalEngine:
         if wrong:
             raise UsageError(f"token {wrong[0]} is not in the vocabulary of {self.name}, which has {self.vocab_size}")
         ticket = LocalTicket()
-        running = Running(request, ticket, self._decode)
+        running = Running(request, ticket, self._decode, lookahead=self.options.lookahead)
         with self._lock:
             if self._closing is not None:
                 raise BudgetError(f"{self.name} is closing and takes on nothing more")
@@ -145,8 +147,11 @@ class LocalEngine:
             self._lock.notify()
         self._thread.join()
 
-    def _draft(self, running: Running, room: int) -> list[int]:
-        return lookup(running.ids, min(room, self.options.lookup))
+    def _drafter(self, model: Decoder, small: Decoder | None) -> Lookup | SmallModel:
+        if small is None:
+            return Lookup()
+        same_tokens(model, small)
+        return SmallModel(small, PageBook(_store(small, self.options), identity="small"))
 
     @torch.inference_mode()
     def _run(self) -> None:

@@ -8,18 +8,16 @@ pages run out, whoever came last loses its own and waits until there are some ag
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from riallm.core.errors import BudgetError
+from riallm.engine.drafting import Drafter
 from riallm.engine.pages import PageBook, pages_of
 from riallm.engine.sequence import Running
 
 MIN_CHUNK = 32
 """Tokens of a prompt that are worth a place in a step."""
-
-Draft = Callable[[Running, int], list[int]]
-"""Tokens that may follow a sequence, at most so many."""
 
 
 @dataclass(slots=True)
@@ -39,8 +37,8 @@ class Part:
 class Scheduler:
     """The queue, those that run, and whose turn it is. `book` has their pages."""
 
-    def __init__(self, book: PageBook, *, step_tokens: int, max_running: int, draft: Draft | None = None) -> None:
-        self.book, self.step_tokens, self.max_running, self.draft = book, step_tokens, max_running, draft
+    def __init__(self, book: PageBook, *, step_tokens: int, max_running: int, drafter: Drafter | None = None) -> None:
+        self.book, self.step_tokens, self.max_running, self.drafter = book, step_tokens, max_running, drafter
         self.waiting: deque[Running] = deque()
         self.running: list[Running] = []
         self.preemptions = 0
@@ -80,10 +78,11 @@ class Scheduler:
         return self._with_pages(parts)
 
     def _drafts(self, each: Running, room: int) -> list[int]:
-        room = min(room, each.request.max_tokens - each.num_written - 1)
-        if self.draft is None or each.request.grammar is not None or room <= 0:
+        num = min(each.pace.now, room, each.request.max_tokens - each.num_written - 1)
+        # What a grammar allows behind a draft is known only when the draft stands.
+        if self.drafter is None or each.request.grammar is not None or num <= 0:
             return []
-        return self.draft(each, room)
+        return self.drafter.propose(each, num)
 
     def _admit(self) -> None:
         while self.waiting and len(self.running) < self.max_running:
@@ -129,6 +128,8 @@ class Scheduler:
         self.preemptions += 1
 
     def _release(self, each: Running) -> None:
+        if self.drafter is not None:
+            self.drafter.forget(each)
         if each.table is None:
             return
         computed = each.table.num_tokens

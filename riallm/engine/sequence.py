@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from riallm.engine.choice import Chooser, told
+from riallm.engine.drafting import Pace
 from riallm.engine.request import Delta, Finish, Request, Token, Usage
 from riallm.engine.text import Answer, Decode
 from riallm.nn.paged import Table
@@ -54,8 +55,9 @@ class Running:
     ids anew when its turn comes; nothing that was told changes.
     """
 
-    def __init__(self, request: Request, ticket: LocalTicket, decode: Decode) -> None:
+    def __init__(self, request: Request, ticket: LocalTicket, decode: Decode, *, lookahead: int) -> None:
         self.request, self.ticket = request, ticket
+        self.pace = Pace(lookahead)
         self.ids = list(request.ids)
         meta = request.meta
         self.files = [0] * len(self.ids) if meta is None else meta.files[0].tolist()
@@ -124,6 +126,7 @@ class Running:
                 break
         self._drafted += len(drafts)
         self._accepted += max(0, len(pieces) - 1)
+        self.pace.told(len(drafts), max(0, len(pieces) - 1))
         if self.finish is None and pieces:
             self.ticket.put(Delta(text=text, tokens=tuple(pieces)))
         elif self.finish is not None:

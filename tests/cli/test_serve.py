@@ -90,7 +90,7 @@ def test_chat_answers_once_or_line_by_line(folder: Path) -> None:
     [
         (("chat", "--model", "ria-1b"), "nobody has weights of ria-1b"),
         (("serve", "--model", "nowhere"), "no model 'nowhere'"),
-        (("serve", "--draft", "ria-nano"), "--draft"),
+        (("serve", "--lookahead", "-1"), "--lookahead at least 0"),
         (("serve", "--public", "--host", "0.0.0.0"), "give keys"),
         (("serve", "--api-key-file", "/nowhere"), "keys cannot be read"),
         (("chat", "--kv-memory", "0"), "--kv-memory is above 0"),

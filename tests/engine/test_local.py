@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from riallm.core.errors import BudgetError, UsageError
+from riallm.engine.drafting import Pace, Places
 from riallm.engine.local import EngineOptions, LocalEngine
 from riallm.engine.request import Delta, Request, Sampling
 from riallm.models.decoder import Decoder
@@ -63,9 +64,9 @@ def model(request: pytest.FixtureRequest) -> Decoder:
     return made
 
 
-def engine(model: Decoder, **options: Any) -> LocalEngine:
+def engine(model: Decoder, *, small: Decoder | None = None, **options: Any) -> LocalEngine:
     """Bytes of a token: its number, so that texts are easily told."""
-    given = {"kv_bytes": 16 << 20, "lookup": 0, **options}
+    given = {"kv_bytes": 16 << 20, "lookahead": 0, **options}
     return LocalEngine(
         model,
         name="tiny",
@@ -73,6 +74,7 @@ def engine(model: Decoder, **options: Any) -> LocalEngine:
         decode=lambda ids: bytes(40 + index for index in ids),
         context=CONTEXT,
         options=EngineOptions(**given),
+        small=small,
     )
 
 
@@ -127,7 +129,7 @@ def greedy(model: Decoder, ids: Sequence[int], num: int, meta: TokenMeta | None 
 GREEDY = Sampling(temperature=0.0)
 
 
-@pytest.mark.parametrize("options", [{}, {"step_tokens": 40}, {"lookup": 4}, {"step_tokens": 40, "lookup": 4}])
+@pytest.mark.parametrize("options", [{}, {"step_tokens": 40}, {"lookahead": 4}, {"step_tokens": 40, "lookahead": 4}])
 def test_answers_are_those_of_one_pass(model: Decoder, options: dict[str, Any]) -> None:
     made = engine(model, **options)
     asked = [
@@ -139,7 +141,7 @@ def test_answers_are_those_of_one_pass(model: Decoder, options: dict[str, Any]) 
         assert ids_of(answer(ticket)) == greedy(model, request.ids, 12, request.meta)
     made.close()
     made.scheduler.book.check_integrity([])
-    if options.get("lookup"):
+    if options.get("lookahead"):
         assert made.load().accepted_tokens > 0
 
 
@@ -190,13 +192,74 @@ def test_drafts_change_nothing_but_the_time(model: Decoder) -> None:
     request = Request(ids=prompt(140), max_tokens=80, sampling=sampling, logprobs=2)
     found = []
     for num in (0, 6):
-        made = engine(model, lookup=num)
+        made = engine(model, lookahead=num)
         found.append(answer(made.submit(request)))
         made.close()
     without, drafted = found
     assert ids_of(without) == ids_of(drafted)
     assert "".join(piece.text for piece in without) == "".join(piece.text for piece in drafted)
     assert drafted[-1].usage is not None and drafted[-1].usage.drafted_tokens > 0
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_a_small_model_drafts_and_changes_nothing(model: Decoder, temperature: float) -> None:
+    """The best of all drafters is the model itself, the worst one that knows nothing; the answer is the same."""
+    asked = [
+        Request(ids=prompt(60, seed), max_tokens=40, sampling=Sampling(temperature=temperature, seed=seed))
+        for seed in range(3)
+    ]
+    found = []
+    other = llama() if isinstance(model, RIA) else ria()
+    for small in (None, model, other):
+        made = engine(model, small=small, lookahead=0 if small is None else 4)
+        tickets = [made.submit(request) for request in asked]
+        found.append([ids_of(answer(ticket)) for ticket in tickets])
+        load = made.load()
+        made.close()
+        if small is model and temperature == 0.0:
+            assert load.accepted_tokens > 30
+    assert found[0] == found[1] == found[2]
+
+
+def test_a_small_model_of_other_tokens_is_refused(model: Decoder) -> None:
+    tiny = LlamaConfig(
+        vocab_size=VOCAB + 1,
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        max_position_embeddings=64,
+    )
+    with pytest.raises(UsageError, match="drafting model has 62 tokens, the model 61"):
+        engine(model, small=Llama(tiny), lookahead=2)
+
+
+def test_a_look_up_takes_the_place_that_is_most_alike() -> None:
+    ids = [1, 2, 3, 4, 9, 2, 3, 5, 9, 2, 3, 6, 1, 2, 3]
+    grown = Places()
+    for size in range(1, len(ids) + 1):
+        found = grown.following(ids[:size], 2)
+    assert found == [4, 9] == Places().following(ids, 2)  # 1 2 3 was there once; the others are 9 2 3
+    assert Places().following([7, 8, 1, 7, 8, 2, 7, 8], 1) == [2]  # of equals the latest
+    assert Places().following([5, 5, 5], 3) == [5] and Places().following([1, 2, 3], 3) == []
+
+
+def test_the_pace_follows_what_stands() -> None:
+    pace = Pace(4)
+    for _ in range(6):
+        pace.told(pace.now, pace.now)
+    assert pace.now == Pace.MOST
+    for _ in range(3):
+        pace.told(pace.now, 1)
+    assert pace.now == Pace.MOST - 3
+    for _ in range(4):
+        pace.told(pace.now, 0)
+    assert pace.now == 0  # nothing stood four times: it rests
+    for _ in range(Pace.REST):
+        pace.told(0, 0)
+    assert pace.now == Pace.FEWEST
 
 
 def test_an_answer_ends_where_it_is_told_to(resident: LocalEngine) -> None:
