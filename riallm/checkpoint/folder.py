@@ -46,8 +46,8 @@ MANIFEST, CONFIG = "manifest.json", "config.json"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
     """A model that was opened; no tensor has been read. config: as in config.json. files: the others, a tokenizer for
-    instance. identity: a hash that changes with the model. places: where each tensor lies, for who reads by itself;
-    empty for formats other than ours."""
+    instance. identity: a hash that changes with the model. places: where each tensor lies as it is, for who reads
+    by itself; empty where tensors are changed on the way."""
 
     config: Mapping[str, Any]
     tensors: Tensors

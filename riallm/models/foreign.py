@@ -123,6 +123,7 @@ def from_hugging_face(path: Path) -> Stored:
         tensors=stored.tensors.renamed(names),
         identity=stored.identity,
         files=stored.files,
+        places={name: stored.places[old] for name, old in names.items()},
     )
 
 

@@ -130,6 +130,11 @@ def test_a_model_that_changes_underneath_is_refused(written: Path) -> None:
     ):
         stored.tensors["embed_tokens.weight"]
     stored = folder.read(written)
+    (written / "copy").write_bytes(data)
+    os.utime(written / "copy", ns=(1, 1))
+    (written / "copy").rename(path)
+    with pytest.raises(CheckpointError, match="changed while it was in use: inode"):
+        stored.tensors["embed_tokens.weight"]
     path.unlink()
     with pytest.raises(CheckpointError, match="cannot be read"):
         stored.tensors["embed_tokens.weight"]
