@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -162,6 +163,25 @@ def test_the_room_is_looked_at_before_anything_is_read(tmp_path: Path) -> None:
         folder.verify(small / "model")
     finally:
         subprocess.run(["umount", str(small)], check=True)
+
+
+def test_a_disk_that_fills_up_meanwhile_is_said_and_what_is_finished_stays(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    tensors = in_memory({"embed_tokens.weight": torch.randn(64, 256), "lm_head.weight": torch.randn(1024, 256)})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    old = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
+    try:
+        with pytest.raises(CheckpointError, match=r"could not be written: .*What is finished stays; the same command"):
+            folder.write(tmp_path / "model", {}, tensors, resume="a")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, old)
+    assert not (tmp_path / "model").exists()
+    again = list[str]()
+    folder.write(tmp_path / "model", {}, stopping(tensors, 99, again), resume="a")
+    assert again == ["lm_head.weight"]
+    folder.verify(tmp_path / "model")
 
 
 KILLED = """
