@@ -44,7 +44,8 @@ class CallReader:
     def __init__(self, names: Collection[str]) -> None:
         self._names = names
         self._rest = ""
-        self._inside = False
+        self._inside = self._trim = False
+        self._blank = ""  # white space before what may be a call
         self._scan: _Scan | None = None
         self.calls = 0
         self.closed = 0
@@ -86,10 +87,15 @@ class CallReader:
         return []
 
     def _outside(self) -> list[Event]:
+        if self._trim:
+            self._rest = self._rest.lstrip()
+            self._trim = not self._rest
         text, found, behind = self._rest.partition(OPEN)
         if found:
             self._inside, self._rest = True, behind
-            return [text.rstrip()] if text.strip() else []
+            said = text.rstrip()
+            self._blank = text[len(said) :]
+            return [said] if said else []
         keep = len(self._rest) - _may_open(self._rest)
         keep = len(self._rest[:keep].rstrip())
         if not keep:
@@ -121,14 +127,16 @@ class CallReader:
                 self.closed += 1
             return [begin, Arguments(index=self.calls - 1, text=text)]
         self.closed -= 1 if close else 0
-        return [OPEN + body + close]
+        self._trim = False
+        return [self._blank + OPEN + body + close]
 
     def _begin(self, name: str) -> Begin:
         self.calls += 1
         return Begin(index=self.calls - 1, id=f"call_{secrets.token_hex(12)}", name=name)
 
     def _leave(self, behind: str) -> None:
-        self._inside, self._scan, self._rest = False, None, behind.lstrip()
+        self._inside, self._scan, self._rest = False, None, behind
+        self._trim = True
         self.closed += 1
 
 

@@ -22,7 +22,10 @@ TALK: list[dict[str, Any]] = [
     {"role": "tool", "tool_call_id": "a", "content": "2"},
     {"role": "user", "content": "so?"},
 ]
-LOOPS = "{% for m in messages %}{% if m.role == 'tool' %}{% continue %}{% endif %}{{ m.role }}\n  {% endfor %}{{ eos_token }}"
+LOOPS = (
+    "{% for m in messages %}{% if m.role == 'tool' %}{% continue %}{% endif %}"
+    "{{ m.role }}\n  {% endfor %}{{ eos_token }}"
+)
 WRITTEN = "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}"
 
 
