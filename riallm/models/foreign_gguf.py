@@ -63,6 +63,9 @@ def config_of(model: GGUFModel, *, where: str) -> LlamaConfig:
             "run here"
         )
     told = {key.removeprefix(f"{kind}."): value for key, value in model.metadata.items() if key.startswith(f"{kind}.")}
+    window, context = told.get("attention.sliding_window"), told.get("context_length")
+    if type(window) is int and type(context) is int and window >= context:
+        del told["attention.sliding_window"]  # all of the context is within it
     for key, value in told.items():
         if key in ONLY and value not in ONLY[key]:
             raise CheckpointError(f"{where} has {key} {value!r}; this version computes with {ONLY[key][0]!r} only")

@@ -16,12 +16,8 @@ from riallm.checkpoint.gguf import GGUFVocabulary
 from riallm.core.config import from_json
 from riallm.core.errors import CheckpointError, UsageError
 
-VOCABULARY, TOKENIZER, SETTINGS, TEMPLATE = (
-    "vocabulary.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "chat_template.jinja",
-)
+VOCABULARY, TOKENIZER, SETTINGS = "vocabulary.json", "tokenizer.json", "tokenizer_config.json"
+TEMPLATE, GENERATION = "chat_template.jinja", "generation_config.json"
 NORMAL, UNKNOWN, CONTROL, USER, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 SPACE = "\u2581"
 """What sentencepiece writes for a space."""
@@ -195,12 +191,19 @@ def vocabulary_of(files: Mapping[str, bytes], *, size: int) -> GGUFVocabulary | 
         except UsageError as error:
             raise CheckpointError(str(error)) from None
     if TOKENIZER not in files:
+        other = sorted({"tokenizer.model", "vocab.json"} & set(files))
+        if other:
+            raise CheckpointError(
+                f"the model's tokenizer is in {other[0]} alone; write {TOKENIZER} beside it, as transformers' "
+                "save_pretrained does, and try again"
+            )
         return None
     told, settings = _parsed(files, TOKENIZER), _parsed(files, SETTINGS) if SETTINGS in files else {}
     model = told.get("model")
     if not isinstance(model, dict) or model.get("type") != "BPE":
         raise CheckpointError(f"{TOKENIZER} has no model of byte pairs, which is the only kind that is written to GGUF")
-    added = {entry["id"]: entry for entry in told.get("added_tokens", [])}
+    added = {int(at): entry for at, entry in settings.get("added_tokens_decoder", {}).items()}
+    added |= {entry["id"]: entry for entry in told.get("added_tokens", [])}
     tokens: list[str | None] = [None] * max([size, *(at + 1 for at in (*model["vocab"].values(), *added))])
     if len(tokens) > size:
         raise CheckpointError(f"{TOKENIZER} has {len(tokens)} tokens, the embeddings have {size} rows")
@@ -210,7 +213,7 @@ def vocabulary_of(files: Mapping[str, bytes], *, size: int) -> GGUFVocabulary | 
         tokens[at] = entry["content"]
     pieces = bool(model.get("byte_fallback"))
     merges = [merge.split(" ", 1) if isinstance(merge, str) else merge for merge in model["merges"]]
-    special = _special(settings, tokens)
+    special = _special(settings, tokens, _parsed(files, GENERATION) if GENERATION in files else {})
     begin = settings.get("add_bos_token", _template_has(told, tokens, special.get("bos")))
     template = files.get(TEMPLATE)
     return GGUFVocabulary(
@@ -222,7 +225,7 @@ def vocabulary_of(files: Mapping[str, bytes], *, size: int) -> GGUFVocabulary | 
         pre="default" if pieces else pattern_of(told),
         special=special,
         flags={"add_bos_token": bool(begin), **({"add_space_prefix": _prepends(told)} if pieces else {})},
-        chat_template=template.decode() if template is not None else settings.get("chat_template"),
+        chat_template=template.decode() if template is not None else _template(settings.get("chat_template")),
     )
 
 
@@ -265,7 +268,16 @@ def _scores(tokens: list[str | None], merges: list[list[str]]) -> tuple[float, .
     return tuple(-float(rank.get(token or "", len(merges))) for token in tokens)
 
 
-def _special(settings: Mapping[str, Any], tokens: list[str | None]) -> dict[str, int]:
+def _template(told: Any) -> str | None:
+    """One text, or the default of several with names."""
+    if isinstance(told, list):
+        named = {entry.get("name"): entry.get("template") for entry in told}
+        told = named.get("default")
+    return told if isinstance(told, str) else None
+
+
+def _special(settings: Mapping[str, Any], tokens: list[str | None], generation: Mapping[str, Any]) -> dict[str, int]:
+    """Role -> id, by the names in tokenizer_config.json; else by the ids for generation."""
     roles = {"bos": "bos_token", "eos": "eos_token", "padding": "pad_token", "unknown": "unk_token"}
     place = {token: at for at, token in enumerate(tokens)}
     found = {}
@@ -274,6 +286,11 @@ def _special(settings: Mapping[str, Any], tokens: list[str | None]) -> dict[str,
         text = value.get("content") if isinstance(value, dict) else value
         if text in place and text is not None:
             found[role] = place[text]
+    for role in ("bos", "eos"):
+        ids = generation.get(f"{role}_token_id")
+        first = ids[0] if isinstance(ids, list) and ids else ids
+        if role not in found and type(first) is int and 0 <= first < len(tokens):
+            found[role] = first
     return found
 
 

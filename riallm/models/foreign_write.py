@@ -16,14 +16,13 @@ from riallm.checkpoint.folder import Stored
 from riallm.checkpoint.tensors import PLAIN, Info, KindOf, Tensors, Weight, in_memory, packed_as, rows_of
 from riallm.core.errors import CheckpointError, UsageError
 from riallm.models import foreign, foreign_config, foreign_gguf, foreign_tokenizer
-from riallm.models.foreign_tokenizer import TOKENIZER, VOCABULARY
+from riallm.models.foreign_tokenizer import GENERATION, TOKENIZER, VOCABULARY
 from riallm.quant.packed import Kind
 
 Form = Literal["split", "hf", "gguf"]
 FORMS: tuple[Form, ...] = get_args(Form)
 COMPRESSIONS: dict[str, Kind | None] = {"none": None, "8bit": "int8", "4bit": "int4", "nf4": "nf4", "q8_0": "int8"}
 EMBEDDINGS = ("embed_tokens.", "lm_head.")
-GENERATION = "generation_config.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -195,8 +195,10 @@ def gguf_with(path: Path, told: dict[str, Any], *, arch: str = "llama", factors:
 
 
 def test_metadata_of_a_file_is_mapped(tmp_path: Path) -> None:
-    model = open_gguf(gguf_with(tmp_path / "x.gguf", {"attention.layer_norm_rms_epsilon": 1e-6, "rope.freq_base": 5e4}))
-    assert foreign_gguf.config_of(model, where="x") == dataclasses.replace(CONFIG, tie_word_embeddings=True)
+    least = {"attention.layer_norm_rms_epsilon": 1e-6, "rope.freq_base": 5e4}
+    for told in ({}, {"attention.sliding_window": 0}, {"attention.sliding_window": 512}, {"expert_count": 0}):
+        model = open_gguf(gguf_with(tmp_path / "x.gguf", {**least, **told}))
+        assert foreign_gguf.config_of(model, where="x") == dataclasses.replace(CONFIG, tie_word_embeddings=True)
 
 
 GGUF_REFUSED: dict[str, tuple[dict[str, Any], str]] = {

@@ -176,6 +176,27 @@ def test_what_cannot_be_said_is_refused() -> None:
     with pytest.raises(CheckpointError, match=r"tokenizer\.json is no complete JSON"):
         vocabulary_of({"tokenizer.json": b"{"}, size=400)
     assert vocabulary_of({}, size=400) is None
+    with pytest.raises(CheckpointError, match=r"is in tokenizer\.model alone; write tokenizer\.json beside it"):
+        vocabulary_of({"tokenizer.model": b""}, size=400)
+
+
+def test_what_other_files_say_about_tokens_is_heard() -> None:
+    made = files("gpt-2")
+    settings = {
+        "added_tokens_decoder": {"340": {"content": "<late>", "special": True}},
+        "chat_template": [{"name": "tools", "template": "a"}, {"name": "default", "template": "b"}],
+    }
+    found = vocabulary_of(
+        {
+            "tokenizer.json": made["tokenizer.json"],
+            "tokenizer_config.json": json.dumps(settings).encode(),
+            "generation_config.json": b'{"bos_token_id": 330, "eos_token_id": [331, 340]}',
+        },
+        size=400,
+    )
+    assert found is not None
+    assert (found.tokens[340], found.types[340]) == ("<late>", foreign_tokenizer.CONTROL)
+    assert found.chat_template == "b" and found.special == {"bos": 330, "eos": 331}
 
 
 def test_a_pattern_that_is_not_known_leaves_the_vocabulary_alone() -> None:
