@@ -51,10 +51,16 @@ def load(path: Path, *, kind: Kind | None = None, dtype: str = "bfloat16") -> Re
 
 
 def random(name: str, *, kind: Kind | None = None, dtype: str = "bfloat16", seed: int = 0) -> Resident:
-    """A shape by name with weights drawn at random, one tensor at a time: for measuring speed and memory."""
+    """A shape by its name in the zoo, with weights drawn at random: for measuring speed and memory."""
+    return random_of(entry(name).config, name, kind=kind, dtype=dtype, seed=seed)
+
+
+def random_of(
+    config: RIAConfig | LlamaConfig, name: str, *, kind: Kind | None, dtype: str = "bfloat16", seed: int = 0
+) -> Resident:
+    """Weights drawn at random, one tensor at a time; `name` is for messages."""
     if dtype not in DTYPES:
         raise UsageError(f"dtype is {dtype!r}; there are {', '.join(DTYPES)}")
-    config = entry(name).config
     with torch.device("meta"):
         shapes = {full: tuple(p.shape) for full, p in empty(config, DTYPES[dtype]).named_parameters()}
     draw = torch.Generator().manual_seed(seed)
