@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from riallm.core.errors import CheckpointError
 from riallm.core.files import atomic_write, sha256
@@ -258,17 +258,18 @@ def _exactly(item: Item, chunks: Iterable[memoryview]) -> Iterator[memoryview]:
         yield memoryview(bytes(item.padding))
 
 
-def _hash_of(file: Any, num_bytes: int, head: bytes) -> Any:
-    """The hash of what an earlier try wrote. Raises CheckpointError where that began otherwise."""
-    digest = hashlib.sha256()
-    while num_bytes:
-        data = file.read(min(HASH_BYTES, num_bytes))
+def _hash_of(file: BinaryIO, num_bytes: int, head: bytes) -> Any:
+    """The hash of what an earlier try wrote. Raises CheckpointError where that is not what it noted."""
+    if file.read(len(head)) != head:
+        raise CheckpointError(f"{file.name} has another header; remove it, and the same command begins it anew")
+    digest = hashlib.sha256(head)
+    left = num_bytes - len(head)
+    while left:
+        data = file.read(min(HASH_BYTES, left))
         if not data:
             raise CheckpointError(f"{file.name} was cut off; remove it, and the same command begins it anew")
-        if digest.digest() == hashlib.sha256().digest() and not data.startswith(head[: len(data)]):
-            raise CheckpointError(f"{file.name} has another header; remove it, and the same command begins it anew")
         digest.update(data)
-        num_bytes -= len(data)
+        left -= len(data)
     return digest
 
 

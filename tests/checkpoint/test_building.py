@@ -132,6 +132,19 @@ def test_a_long_file_goes_on_behind_its_last_tensor(tmp_path: Path) -> None:
     assert (tmp_path / "big.sha256").read_text() == f"{hashlib.sha256(data).hexdigest()}  big\n"
 
 
+def test_a_long_file_that_is_not_what_was_noted_is_not_gone_on_with(tmp_path: Path) -> None:
+    target = tmp_path / "big"
+    with pytest.raises(Interrupted):
+        building.build_one(target, long_work([], stop=3))
+    unfinished = building.partial_of(target) / "model" / ".big"
+    unfinished.write_bytes(b"TAIL" + unfinished.read_bytes()[4:])
+    with pytest.raises(CheckpointError, match=r"\.big has another header; remove it"):
+        building.build_one(target, long_work([], stop=99))
+    unfinished.unlink()
+    building.build_one(target, long_work([], stop=99))
+    assert target.read_bytes()[:4] == b"HEAD"
+
+
 def test_two_do_not_write_the_same_model(tmp_path: Path) -> None:
     place = building.partial_of(tmp_path / "model")
     place.mkdir()
