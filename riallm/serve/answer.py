@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import anyio.to_thread
 from fastapi import Request as HttpRequest
 
-from riallm.core.errors import BudgetError, RiallmError
+from riallm.core.errors import BudgetError, RiallmError, UsageError
 from riallm.engine.request import Delta, Engine, Request, Ticket
 from riallm.serve.errors import ApiError, of_engine
 
@@ -63,9 +63,13 @@ class Answers:
             raise
 
     def _ask(self, engine: Engine, requests: Sequence[Request], max_waiting: int) -> None:
+        if len(requests) > max_waiting:
+            raise UsageError(
+                f"this asks for {len(requests)} answers at once, prompts times n; ask for {max_waiting} at most"
+            )
         waiting = engine.load().waiting
-        if waiting >= max_waiting:
-            raise BudgetError(f"{waiting} requests wait already, and no more than {max_waiting} may; come again")
+        if waiting + len(requests) > max_waiting:
+            raise BudgetError(f"{waiting} answers are waited for, and no more than {max_waiting} may be; come again")
         for index, request in enumerate(requests):
             ticket = engine.submit(request)
             self._tickets.append(ticket)

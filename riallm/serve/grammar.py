@@ -21,21 +21,29 @@ OPEN, CLOSE = "<tool_call>", "</tool_call>"
 
 
 class Matched:
-    """One answer's way through a grammar. Not safe to share between threads."""
+    """One answer's way through a grammar. Not safe to share between threads. Raises UsageError for a token that is not
+    allowed, and for a grammar that grows beyond all limits on the way: the library would call it complete."""
 
     def __init__(self, matcher: LLMatcher) -> None:
         self._matcher = matcher
 
     def allowed(self) -> bytes:
-        return self._matcher.compute_bitmask()
+        mask = self._matcher.compute_bitmask()
+        self._check()
+        return mask
 
     def accept(self, token: int) -> None:
-        if not self._matcher.consume_token(token):
-            raise UsageError(f"token {token} is not allowed here ({self._matcher.get_error().strip()[:200]})")
+        self._matcher.consume_token(token)
+        self._check()
 
     @property
     def complete(self) -> bool:
+        self._check()
         return self._matcher.is_stopped()
+
+    def _check(self) -> None:
+        if self._matcher.is_error():
+            raise UsageError(f"the format cannot be held any further: {_reason(self._matcher)}")
 
 
 class Grammars:
@@ -85,8 +93,7 @@ class Grammars:
 
         matcher = LLMatcher(self._tokens(), grammar, log_level=0)
         if matcher.is_error():
-            reason = " ".join(matcher.get_error().split())[:300]
-            raise UsageError(f"this format cannot be held: {reason}; make it simpler, or leave it out")
+            raise UsageError(f"this format cannot be held: {_reason(matcher)}; make it simpler, or leave it out")
         return Matched(matcher)
 
     def _tokens(self) -> LLTokenizer:
@@ -100,6 +107,10 @@ class Grammars:
                 listing = _Listing(self._tokenizer, self._size)
                 self._library = LLTokenizer(TokenizerWrapper(listing), eos_token=ends)
             return self._library
+
+
+def _reason(matcher: LLMatcher) -> str:
+    return " ".join(matcher.get_error().partition("<state>")[0].split())[:300]
 
 
 class _Listing:

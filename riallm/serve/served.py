@@ -74,7 +74,8 @@ class ServeOptions:
 
     keys: SHA-256 of each API key; none: no key is asked for. hosts: names that the Host header may have beside
     localhost, the name bound to, and IP addresses. origins: of pages in browsers that may call, "*" for all; none by
-    default. max_body_bytes: longest body. max_waiting: more waiting requests of a model are refused with 429.
+    default. max_body_bytes: longest body. max_waiting: more waiting answers of a model are refused with 429, and
+    so many at most may one request ask for.
     request_seconds: longest time for a whole request. stall_seconds: longest time that a client may read nothing.
     log: is given one JSON line a request.
     """
@@ -87,6 +88,11 @@ class ServeOptions:
     request_seconds: float = 600.0
     stall_seconds: float = 20.0
     log: Callable[[str], object] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("max_body_bytes", "max_waiting", "request_seconds", "stall_seconds"):
+            if not getattr(self, name) > 0:
+                raise UsageError(f"{name} is {getattr(self, name)}; expected more than 0")
 
 
 def read_keys(path: Path) -> tuple[bytes, ...]:

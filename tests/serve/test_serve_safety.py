@@ -133,16 +133,33 @@ def test_a_body_that_is_too_long(start: Start) -> None:
 
 def test_too_many_that_wait(start: Start) -> None:
     server = start(endless(most=1), max_waiting=1)
-    first, second = (raw(server, {"prompt": "go", "max_tokens": 100_000}) for _ in range(2))
-    while (load := server.engine.load()).running + load.waiting < 2:
-        threading.Event().wait(0.005)
-    with pytest.raises(RateLimitError) as caught:
-        server.client.completions.create(model="scripted", prompt="x")
-    assert caught.value.response.headers["retry-after"] == "1"
-    first.close()
-    second.close()
+    body = {"prompt": "go", "max_tokens": 100_000}
+    with raw(server, body):
+        runs(server)
+        with raw(server, body):
+            while server.engine.load().waiting < 1:
+                threading.Event().wait(0.005)
+            with pytest.raises(RateLimitError) as caught:
+                server.client.completions.create(model="scripted", prompt="x")
+            assert caught.value.response.headers["retry-after"] == "1"
     server.settled()
     assert server.client.completions.create(model="scripted", prompt="x").choices[0].text == "x"
+
+
+def test_too_many_in_one(start: Start) -> None:
+    server = start(max_waiting=8)
+    status, answer = server.post("/v1/completions", {"prompt": ["x", "y", "z"], "n": 3})
+    assert (status, "ask for 8 at most" in answer["error"]["message"]) == (400, True)
+    assert server.post("/v1/completions", {"prompt": ["x", "y", "z"], "n": 2})[0] == 200
+    with pytest.raises(UsageError, match="max_waiting is 0"):
+        start(max_waiting=0)
+
+
+def test_what_was_handed_over_is_taken_back_when_the_rest_is_refused(start: Start) -> None:
+    server = start(endless(max_waiting=3, most=1))
+    with pytest.raises(RateLimitError):
+        server.client.completions.create(model="scripted", prompt="go", max_tokens=100_000, n=16)
+    server.settled()
 
 
 @pytest.mark.parametrize("stream", [True, False])

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from riallm.core.errors import UsageError
 from riallm.serve.grammar import Grammars
 from riallm.serve.tool_calls import Arguments, Begin, CallReader, Event
 from riallm.testing.engine import ByteTokenizer
@@ -106,6 +107,16 @@ def test_grammars_let_through_what_they_say() -> None:
     assert not follow(grammars.json_schema(schema), '{"a": "x"}')
     assert follow(grammars.regex("[ab]+c?"), "abac")
     assert not follow(grammars.regex("[ab]+c?"), "abcc")
+
+
+def test_a_grammar_that_explodes_is_no_answer() -> None:
+    grammar = Grammars(ByteTokenizer()).regex("(a?){500}a{500}")
+    with pytest.raises(UsageError, match="too many expressions"):
+        for _ in range(100):
+            grammar.allowed()
+            grammar.accept(97)
+    with pytest.raises(UsageError, match="too many expressions"):
+        assert not grammar.complete
 
 
 def test_the_grammar_of_calls() -> None:
