@@ -118,13 +118,14 @@ def keep(weight: Weight, kept: str) -> Weight:
         return weight
     if kept in PLAIN:
         return widened(weight, PLAIN[kept])
-    kind = kind_named(kept)
-    shape = tuple(weight.shape)
-    done = [quantise(widened(rows, torch.float32), kind) for rows in _chunks(weight)]
-    if not done:
-        raise CheckpointError(f"a tensor of {shape} has no rows to pack")
-    scales = [packed.scales for packed in done if packed.scales is not None]
-    return Packed(kind=kind, codes=torch.cat([packed.codes for packed in done]), scales=torch.cat(scales))
+    info = checked(Info(kept=kept, shape=tuple(weight.shape)), "a tensor")
+    whole = {ending: torch.empty(shape, dtype=dtype) for ending, (dtype, shape) in info.parts.items()}
+    at = 0
+    for rows in _chunks(weight):
+        for ending, part in parts_of(quantise(widened(rows, torch.float32), kind_named(kept))).items():
+            whole[ending][at : at + rows.shape[0]] = part
+        at += rows.shape[0]
+    return from_parts(info, whole)
 
 
 def widened(weight: Weight, dtype: torch.dtype) -> Tensor:

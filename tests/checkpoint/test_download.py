@@ -116,6 +116,7 @@ def hub() -> Iterator[Hub]:
         "pytorch_model.bin": b"cos\nsystem\n(S'false'\ntR.",
         "training_args.bin": b"cos\nsystem\n(S'false'\ntR.",
         "original/consolidated.00.pth": b"pickle",
+        "original/params.json": b"{}",
         "README.md": b"hello",
         "LICENSE": b"do as you like",
         "evil.py": b"print(1)",
