@@ -21,6 +21,7 @@ namespace {
 constexpr int PANEL = 32, CHUNK = 256, GROUP = 32, BLOCK = 64;  // rows; columns
 constexpr int MAX_ROWS = 96;            // of x that share one unpacking; a multiple of every tile
 constexpr int64_t CACHED = 512 * 1024;  // bytes of x that stay near a core while panels pass
+constexpr int AHEAD = 3072;  // bytes of W asked for before they are used, a little at a time: many at once would wait
 
 enum Kind { INT4, INT8, NF4, Q4_K, Q6_K };
 
@@ -265,6 +266,7 @@ INLINE void tile(const Rows& rows, const uint8_t* codes, const Scales& scales, i
                 UNROLL for (int v = 0; v < VECTORS; ++v) dots[r][v] = Set::template dot<KIND>(dots[r][v], w[v], x);
             }
         }
+        for (int i = 0; i < group_bytes(KIND); i += 64) __builtin_prefetch(codes + AHEAD + i);
         codes += group_bytes(KIND);
         UNROLL for (int v = 0; v < VECTORS; ++v) {
             const Floats scale = *(const Floats*)(scales.scales + g * PANEL + v * Set::LANES);
@@ -289,7 +291,9 @@ INLINE void tile_nf4(const float* x, int64_t step, const uint8_t* codes, const f
         Floats chains[R][2];
         UNROLL for (int r = 0; r < R; ++r) chains[r][0] = chains[r][1] = Floats{};
         for (int j = 0; j < 8; ++j) {
-            const typename Set::Fours w = *(const typename Set::Fours*)(codes + (j * PANEL + v * Set::LANES) * 4);
+            const uint8_t* from = codes + (j * PANEL + v * Set::LANES) * 4;
+            __builtin_prefetch(from + AHEAD);
+            const typename Set::Fours w = *(const typename Set::Fours*)from;
             UNROLL for (int k = 0; k < 8; ++k) {
                 const Floats level = Set::level(w >> (4 * k));
                 const float* at = x + j / 4 * 32 + j % 4 * 4 + k / 2 + k % 2 * 16;
@@ -338,7 +342,6 @@ INLINE void panel(const Job& job, int64_t m0, int64_t m1, int64_t at) {
     for (int64_t column = 0; column < job.columns; column += CHUNK) {
         const int groups = static_cast<int>(std::min<int64_t>(CHUNK, job.columns - column)) / GROUP;
         const int num_bytes = groups * CODES_OF_32[KIND], scale_bytes = groups * SCALES_OF_256[KIND] / 8;
-        for (int i = 0; i < num_bytes; i += 64) __builtin_prefetch(codes + num_bytes + i);
         for (int i = 0; i < scale_bytes; i += 64) __builtin_prefetch(scales + scale_bytes + i);
         widen<Set, KIND>(scales, groups, wide);
         int64_t m = tiles<Set, KIND, MOST>(job, m0, m0, m1, column, groups, codes, wide, y);

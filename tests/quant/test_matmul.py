@@ -198,6 +198,15 @@ def test_the_gradient_is_that_of_the_dequantised_matrix(kind: Kind, dtype: torch
         torch.testing.assert_close(mine, theirs, rtol=1e-2 if dtype == torch.bfloat16 else 1e-5, atol=1e-3)
 
 
+def test_gradients_of_a_matrix_of_many_rows() -> None:
+    matrix = packed("int4", 4101, 32)  # more than are dequantised at a time
+    x, weights = random(3, 32, seed=1).requires_grad_(), random(3, 4101, seed=2)
+    (linear(x, prepare(matrix)) * weights).sum().backward()
+    assert x.grad is not None
+    torch.testing.assert_close(x.grad, weights @ dequantise(matrix), rtol=1e-4, atol=1e-3)
+    assert equal(linear(x.detach(), prepare(matrix)), linear_reference(x.detach(), prepare(matrix)))
+
+
 def test_without_the_library_torch_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     matrix, x = prepare(packed("int4")), random(2, 3, COLUMNS, seed=1).bfloat16()
     with_it = linear(x, matrix)
