@@ -38,7 +38,7 @@ bench: $(V)/.dev sandbox ## the benchmarks; each prints a card, kept in results/
 		{ $(V)/bin/riallm doctor && $(V)/bin/python -m riallm.bench.$$name; } \
 			| tee $(if $(SAVE),$(SAVE)/`date +%F`-$$name.txt) || exit $$?; done
 
-docs: $(V)/.dev sandbox ## write again what is generated: docs/cli.md and the picture in the README
+docs: $(V)/.dev sandbox ## write again what is generated: docs/cli.md, docs/api.md and the picture in the README
 	$(V)/bin/python docs/generate.py
 	$(V)/bin/riallm fix $(EXAMPLE) --save-picture docs/pictures/fix.svg </dev/null
 

@@ -96,12 +96,13 @@ def test_files_that_a_page_names_are_there(page: Path) -> None:
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
-def test_the_generated_page_is_what_make_docs_writes() -> None:
+def test_generated_pages_are_what_make_docs_writes() -> None:
     spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
     assert spec is not None and spec.loader is not None
     generate = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(generate)
     assert generate.PAGE.read_text() == generate.page(), "run `make docs`"
+    assert generate.API.read_text() == generate.api(), "run `make docs`"
 
 
 def test_the_picture_shows_a_run_of_the_example() -> None:

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from riallm.core.errors import UsageError
@@ -69,11 +69,19 @@ def test_what_is_said_and_what_is_called(text: str, said: str, calls: Any) -> No
     assert read(list(text)) == (said, calls)
 
 
+INNER = st.lists(st.text(max_size=3), max_size=2) | st.dictionaries(
+    st.text(max_size=3), st.text(max_size=3), max_size=2
+)
+VALUES = st.text(max_size=8) | st.integers() | INNER
+
+
+@settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_the_cuts_do_not_matter(data: st.DataObject) -> None:
-    values = st.recursive(st.text(max_size=8) | st.integers(), lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=3), inner), max_leaves=6)  # fmt: skip  # noqa: E501
     made = data.draw(
-        st.lists(st.tuples(st.sampled_from(NAMES), st.dictionaries(st.text(max_size=4), values)), max_size=3)
+        st.lists(
+            st.tuples(st.sampled_from(NAMES), st.dictionaries(st.text(max_size=4), VALUES, max_size=3)), max_size=3
+        )
     )
     text = "Well.\n" + "\n".join(call(name, arguments) for name, arguments in made)
     cuts = sorted(data.draw(st.sets(st.integers(0, len(text)), max_size=8)))
