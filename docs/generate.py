@@ -38,7 +38,7 @@ written by `make docs` from `riallm/serve/fields.py`; edit that table, not the p
 | GET / | a page to try it |
 
 The paths are there without `/v1` as well. Errors have OpenAI's shape, `{"error": {message, type, param, code}}`, and
-`param` names the field. A field that is not listed here is 400, a request behind too many others 429 with `Retry-After`,
+`param` names the field. A field that is not listed here is 400, a request behind too many 429 with `Retry-After`,
 a body that is too long 413, a request that takes too long 504, and an engine that fails 500. In a stream, whose status
 is out already, it is an event with `error`.
 
