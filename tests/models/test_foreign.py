@@ -149,8 +149,10 @@ GGUF_OF_TRANSFORMERS = ["llama", "qwen2", "qwen2-tied", "qwen3-128"]
 @pytest.mark.parametrize(("compression", "dtype"), [("none", "float16"), ("none", "bfloat16"), ("q8_0", None)])
 def test_transformers_reads_our_gguf(tmp_path: Path, name: str, compression: str, dtype: str | None) -> None:
     """An independent reader of names, metadata and the order of rows."""
-    random_model(name).save_pretrained(tmp_path / "hf")
+    random_model(name).bfloat16().save_pretrained(tmp_path / "hf")
     convert(tmp_path / "hf", tmp_path / "m.gguf", to="gguf", compression=compression, dtype=dtype)
+    vectors = [tensor for tensor in gguf.GGUFReader(tmp_path / "m.gguf").tensors if len(tensor.shape) == 1]
+    assert vectors and all(tensor.tensor_type == Type.F32 for tensor in vectors), "llama.cpp adds no others"
     found = theirs_of_gguf(tmp_path / "m.gguf")
     torch.testing.assert_close(found, logits(tmp_path / "m.gguf"), rtol=1e-4, atol=1e-4)
 
