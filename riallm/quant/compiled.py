@@ -95,10 +95,14 @@ def openmp_runtimes() -> list[str]:
 
 def _library() -> ctypes.CDLL:
     """The library from the cache, built when it is not there. Raises _NotBuilt."""
+    import torch  # noqa: F401  its OpenMP runtime is to be loaded before ours asks for one
+
     compiler = _compiler()
     # Naming the file that torch has loaded keeps a second runtime, with threads of its own, out of the process.
-    command = [*compiler, *FLAGS, str(SOURCE), *openmp_runtimes()[:1]]
-    key = sha256(b"\0".join((SOURCE.read_bytes(), shlex.join(command[:-1]).encode(), _version(compiler))))[:16]
+    runtimes = openmp_runtimes()[:1]
+    made_from = [*compiler, *FLAGS, *(Path(path).name for path in runtimes)]
+    key = sha256(b"\0".join((SOURCE.read_bytes(), shlex.join(made_from).encode(), _version(compiler))))[:16]
+    command = [*compiler, *FLAGS, str(SOURCE), *runtimes]
     folder = cache_home() / "kernels"
     for path in sorted(folder.glob(f"{key}-*.so")):
         if path.stem == f"{key}-{sha256(path.read_bytes())[:32]}":
