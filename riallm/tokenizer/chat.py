@@ -119,7 +119,9 @@ class ChatTemplate:
         """The ids that an answer follows. Specials come of the template alone, never of what the messages say."""
         strange = _absent(json.dumps([list(messages), list(tools)], ensure_ascii=False, default=str))
         names = _any_of(tokenizer.specials)
-        guarded = [_guard(message, names, strange) for message in messages]
+        # Answers hold markers such as </think>, which templates look for; only what ends or begins a turn is kept out.
+        turns = _any_of(name for name, index in tokenizer.specials.items() if index in tokenizer.hidden)
+        guarded = [_guard(each, turns if each.get("role") == "assistant" else names, strange) for each in messages]
         text = self.render(guarded, tools=[_guard(tool, names, strange) for tool in tools])
         if strange not in text:
             return tokenizer.encode(text, specials=True)

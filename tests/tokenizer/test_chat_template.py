@@ -62,6 +62,20 @@ def test_no_word_of_a_user_is_a_marker() -> None:
         assert "\ue000" not in tokenizer.decode_bytes(ids).decode()
 
 
+def test_what_an_answer_thought_is_found_by_the_template() -> None:
+    tokenizer = ByteTokenizer()
+    tokenizer.specials = {**tokenizer.specials, "</think>": 263}
+    tokenizer.vocab_size = 264
+    template = ChatTemplate(
+        "{% for m in messages %}<|im_start|>{% if m.role == 'assistant' %}{{ m.content.split('</think>')[-1] }}"
+        "{% else %}{{ m.content }}{% endif %}{% endfor %}"
+    )
+    talk = [{"role": "user", "content": "a</think>"}, {"role": "assistant", "content": "hm</think>b<|im_end|>"}]
+    ids = template.encode(tokenizer, talk)
+    assert [index for index in ids if index >= 256] == [257, 257]
+    assert bytes(index for index in ids if index < 256) == b"a</think>b<|im_end|>"
+
+
 def test_which_template_is_taken() -> None:
     assert template_of(ByteTokenizer(chat_template="own")).source == "own"
     assert template_of(ByteTokenizer()).source == CHATML
