@@ -20,6 +20,7 @@ TEXTS = [
     "  Zwei   Größen\t\tübereinander;\r\n\r\n'll they're I'M",
     "naïve 漢字 🙂 \u0000 x\n\n\n   y",
     "",
+    "cafe\u0301 and caf\u00e9",
     "<|end|> is text, <|begin|> too",
 ]
 
@@ -145,6 +146,40 @@ def test_scores_order_pieces_as_merges_do() -> None:
     results = [vocabulary.scores[place["".join(merge)]] for merge in told["model"]["merges"]]
     assert results == sorted(results, reverse=True) and len(set(results)) > 50
     assert vocabulary.types[:4] == (2, 3, 3, 6)
+
+
+def test_the_better_piece_is_made_first_though_its_id_is_later() -> None:
+    tokens = ("<unk>", "a", "b", "c", "ab", "bc")
+    vocabulary = GGUFVocabulary(
+        model="llama",
+        tokens=tokens,
+        types=(2, 1, 1, 1, 1, 1),
+        merges=(),
+        scores=(0.0, -9.0, -9.0, -9.0, -2.0, -1.0),
+        pre=None,
+        special={"unknown": 0},
+        flags={"add_space_prefix": False, "add_bos_token": False},
+        chat_template=None,
+    )
+    made = Tokenizer.from_str(json.dumps(tokenizer_json(vocabulary)))
+    assert made.encode("abc").tokens == ["a", "bc"]
+
+
+@pytest.mark.parametrize(("pre", "expected"), [("llama-bpe", ["ab"]), ("qwen2", ["a", "b"])])
+def test_llama_3_takes_a_token_whole_that_no_merge_makes(pre: str, expected: list[str]) -> None:
+    vocabulary = GGUFVocabulary(
+        model="gpt2",
+        tokens=("a", "b", "ab"),
+        types=(1, 1, 1),
+        merges=(),
+        scores=(),
+        pre=pre,
+        special={},
+        flags={},
+        chat_template=None,
+    )
+    made = Tokenizer.from_str(json.dumps(tokenizer_json(vocabulary)))
+    assert made.encode("ab").tokens == expected
 
 
 def test_keys_have_the_names_that_llama_cpp_reads() -> None:
