@@ -35,9 +35,11 @@ class Turn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tools:
-    """What may be called. offered: as templates read them; none when the model need not know of any."""
+    """What may be called. offered: as templates read them; none when the model need not know of any. strict: names of
+    those whose arguments are held to their schema even where no call must be."""
 
     offered: tuple[dict[str, Any], ...] = ()
+    strict: tuple[str, ...] = ()
     must: bool = False
     parallel: bool = True
 
@@ -66,19 +68,30 @@ def tools_of(tools: Sequence[Tool], choice: ToolChoice | None, parallel: bool | 
     if choice == "none":
         return Tools()
     must = choice == "required" or isinstance(choice, NamedTool)
-    return Tools(offered=offered, must=must, parallel=parallel is not False)
+    strict = tuple(tool.function.name for tool in tools if tool.function.strict)
+    return Tools(offered=offered, strict=strict, must=must, parallel=parallel is not False)
 
 
 def grammar_of(room: Room, tools: Tools, form: ResponseFormat | None) -> Grammar | None:
     """What the answer must be: calls, a format, or either."""
     if tools.must:
         return room.grammars.tool_calls(tools.offered, parallel=tools.parallel)
-    if not tools.offered or form is None or form.type == "text":
+    if not tools.offered:
         return room.grammar(form)
+    if form is None or form.type == "text":
+        return room.grammars.text_and_calls(_held(tools), parallel=tools.parallel) if tools.strict else None
     if form.type == "regex":
         raise refused("response_format", "A regex and tools are not held together; leave one of them out.")
     answer: Mapping[str, Any] = {"type": "object"} if form.type == "json_object" else schema_of(form)
     return room.grammars.tool_calls(tools.offered, parallel=tools.parallel, answer=answer)
+
+
+def _held(tools: Tools) -> list[dict[str, Any]]:
+    """The tools, those that are not strict without a schema."""
+    return [
+        tool if tool["function"]["name"] in tools.strict else {"function": {"name": tool["function"]["name"]}}
+        for tool in tools.offered
+    ]
 
 
 class Chat:

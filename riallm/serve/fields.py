@@ -70,7 +70,7 @@ _FILES = _yes("own field: list of {path, text}, files that the model sees beside
 CHAT: dict[str, Field] = {
     "model": _yes("a name of /v1/models; left out or empty: the first"),
     "messages": _yes("roles system, developer (the same), user, assistant, tool; content is text or parts of text"),
-    "tools": _yes("function objects; a list of names is answered with 501"),
+    "tools": _yes("function objects, `strict` ones by a grammar; a list of names is answered with 501"),
     "tool_choice": _yes("none, auto, required, or one function; the last two by a grammar"),
     "parallel_tool_calls": _yes("false: at most one call"),
     "stream": _yes("server-sent events"),

@@ -75,17 +75,26 @@ class Grammars:
     ) -> Matched:
         """At least one call of the tools (function objects, as chat templates read them), or what the schema `answer`
         says."""
-        bodies = [_laid_out(_call_schema(tool["function"])) for tool in tools]
         rules = [
             f"start: {'answer | ' if answer is not None else ''}calls",
             f"calls: call{' (SEPARATOR call)*' if parallel else ''}",
-            'SEPARATOR: "\\n"',
-            f"call: {json.dumps(OPEN)} SEPARATOR body SEPARATOR {json.dumps(CLOSE)}",
-            f"body: {' | '.join(f'body_{at}' for at in range(len(bodies)))}",
-            *(f"body_{at}: %json {json.dumps(body)}" for at, body in enumerate(bodies)),
+            f"call: {json.dumps(OPEN)} inner",
         ]
         if answer is not None:
             rules.append(f"answer: %json {json.dumps(_laid_out(answer))}")
+        return self._lark([*rules, *_inner(tools)])
+
+    def text_and_calls(self, tools: Sequence[Mapping[str, Any]], *, parallel: bool) -> Matched:
+        """Any text, and where it opens a call, one of the tools with arguments that its schema fits."""
+        rules = [
+            f"start: call{'*' if parallel else '?'} TEXT",
+            "call: opened inner",
+            f"opened[lazy]: TEXT {json.dumps(OPEN)}",
+            r"TEXT: /(.|\n)*/",
+        ]
+        return self._lark([*rules, *_inner(tools)])
+
+    def _lark(self, rules: Sequence[str]) -> Matched:
         return self._matched(json.dumps(_grammars({"lark_grammar": "\n".join(rules)})))
 
     def _matched(self, grammar: str) -> Matched:
@@ -135,6 +144,17 @@ def _grammars(grammar: Mapping[str, Any]) -> dict[str, Any]:
 
 def _laid_out(schema: Mapping[str, Any]) -> dict[str, Any]:
     return {**schema, "x-guidance": LAYOUT}
+
+
+def _inner(tools: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Rules for what stands between the marks of a call."""
+    bodies = [_laid_out(_call_schema(tool["function"])) for tool in tools]
+    return [
+        'SEPARATOR: "\\n"',
+        f"inner: SEPARATOR body SEPARATOR {json.dumps(CLOSE)}",
+        f"body: {' | '.join(f'body_{at}' for at in range(len(bodies)))}",
+        *(f"body_{at}: %json {json.dumps(body)}" for at, body in enumerate(bodies)),
+    ]
 
 
 def _call_schema(function: Mapping[str, Any]) -> dict[str, Any]:

@@ -133,6 +133,21 @@ def test_a_call_that_must_be_is_one_whatever_the_model_would_say(told: Running, 
     assert "city" in json.loads(calls[0].function.arguments)  # type: ignore[union-attr]
 
 
+def test_strict_tools_are_held_to_their_schema_where_text_may_be_too(told: Running) -> None:
+    ask: list[Any] = [{"role": "user", "content": "weather?"}]
+    strict = {"type": "object", "properties": {"city": {"const": "Ulm"}}, "required": ["city"]}
+    only = {**strict, "additionalProperties": False}
+    tools: list[Any] = [
+        {"type": "function", "function": {"name": "weather", "parameters": only, "strict": True}},
+        {"type": "function", "function": {"name": "time"}},
+    ]
+    answer = told.client.chat.completions.create(model="scripted", messages=ask, tools=tools, max_tokens=900)
+    calls = answer.choices[0].message.tool_calls
+    assert (answer.choices[0].message.content or "").startswith("Let me look.")
+    assert calls is not None
+    assert json.loads(calls[0].function.arguments) == {"city": "Ulm"}  # type: ignore[union-attr]
+
+
 def test_a_schema_holds_whatever_the_model_would_say(told: Running) -> None:
     form: Any = {"type": "json_schema", "json_schema": {"name": "a", "schema": {**CITY, "additionalProperties": False}}}
     answer = told.client.chat.completions.create(

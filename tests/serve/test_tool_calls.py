@@ -143,6 +143,12 @@ def test_the_grammar_of_calls() -> None:
     for wrong in ("hello", call("fly", {}), call("read", {}), call("read", {"a": "x"})):
         assert not follow(grammars.tool_calls(tools, parallel=True), wrong), wrong
     answer = {"type": "object", "properties": {"x": {"const": 1}}, "required": ["x"], "additionalProperties": False}
+    free = grammars.text_and_calls
+    for right in ("", "hello\n<tool", f"well\n{one}", f"{one}\n{two}\nso", f"{one}{two}"):
+        assert follow(free(tools, parallel=True), right), right
+    for wrong in (call("fly", {}), f"x {call('read', {})}", "<tool_call>hello", f"{one} <tool_call>x"):
+        assert not follow(free(tools, parallel=True), wrong), wrong
+    assert follow(free(tools, parallel=False), f"well {one} so")
     either = {"parallel": True, "answer": answer}
     assert follow(grammars.tool_calls(tools, **either), '{"x": 1}')  # type: ignore[arg-type]
     assert follow(grammars.tool_calls(tools, **either), one)  # type: ignore[arg-type]
