@@ -10,13 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from math import prod
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from riallm.nn.attention import Ranges, attend, attend_few, file_terms, visible
 from riallm.nn.meta import TokenMeta
+from riallm.nn.page_attention import KINDS, Queries, attend_pages, available
 from riallm.nn.state import FEW
 
 PAGE = 64
@@ -24,7 +26,8 @@ PAGE = 64
 
 
 class PageStore:
-    """The memory of all pages: for every layer keys and values (P, G, PAGE, K), and the file of every token.
+    """The memory of all pages: for every layer keys (P, G, K, PAGE) and values (P, G, PAGE, K), and the file of every
+    token. Memory that no page has used yet is not taken from the system.
 
     int8: a token's keys and values are kept as whole numbers with one scale a head, a little over half of the memory.
     """
@@ -41,44 +44,70 @@ class PageStore:
         device: torch.device | str = "cpu",
     ) -> None:
         self.num_pages, self.dtype, self.int8 = num_pages, dtype, int8
-        shape = (num_layers, 2, num_pages, num_kv_heads, PAGE, head_dim)
-        self._kept = torch.zeros(shape, dtype=torch.int8 if int8 else dtype, device=device)
-        self._scales = torch.zeros(shape[:-1], dtype=torch.float32, device=device) if int8 else None
-        self.files = torch.zeros(num_pages, PAGE, dtype=torch.int64, device=device)
+        kept = torch.int8 if int8 else dtype
+        heads = (num_layers, num_pages, num_kv_heads)
+        self._keys = _zeros((*heads, head_dim, PAGE), kept, device)
+        self._values = _zeros((*heads, PAGE, head_dim), kept, device)
+        self._scales = tuple(_zeros((*heads, PAGE), torch.float32, device) for _ in range(2)) if int8 else None
+        self.files = _zeros((num_pages, PAGE), torch.int64, device)
 
     @property
     def num_bytes(self) -> int:
-        """Memory of all pages."""
-        scales = 0 if self._scales is None else self._scales.nbytes
-        return self._kept.nbytes + scales + self.files.nbytes
+        """Memory of all pages, used or not."""
+        scales = sum(each.nbytes for each in self._scales or ())
+        return self._keys.nbytes + self._values.nbytes + scales + self.files.nbytes
 
     def write(self, layer: int, places: Tensor, k: Tensor, v: Tensor) -> None:
         """Put k and v (N, G, K) at `places` (N,): page times PAGE plus the token's place in it."""
         pages, slots = places // PAGE, places % PAGE
-        for kind, new in enumerate((k, v)):
-            if self._scales is None:
-                self._kept[layer, kind, pages, :, slots] = new
-                continue
-            scales = new.float().abs().amax(dim=-1) / 127
-            inverse = torch.where(scales == 0, 0.0, 1.0 / scales)
-            self._kept[layer, kind, pages, :, slots] = (new.float() * inverse[..., None]).round().to(torch.int8)
-            self._scales[layer, kind, pages, :, slots] = scales
+        if self._scales is not None:
+            (k, of_k), (v, of_v) = _rounded(k), _rounded(v)
+            self._scales[0][layer, pages, :, slots] = of_k
+            self._scales[1][layer, pages, :, slots] = of_v
+        self._keys[layer, pages, :, :, slots] = k
+        self._values[layer, pages, :, slots] = v
 
     def read(self, layer: int, pages: Tensor, num_tokens: int) -> tuple[Tensor, Tensor]:
         """Keys and values (1, G, S, K) of the first `num_tokens` in these pages."""
-        found = self._kept[layer][:, pages]  # (2, pages, G, PAGE, K)
-        if self._scales is not None:
-            found = (found.float() * self._scales[layer][:, pages, ..., None]).to(self.dtype)
-        kinds, _, heads, _, size = found.shape
-        joined = found.transpose(1, 2).reshape(kinds, heads, -1, size)[:, :, :num_tokens]
-        return joined[:1], joined[1:]
+        found = []
+        for kind, kept in enumerate((self._keys[layer][pages].transpose(-1, -2), self._values[layer][pages])):
+            if self._scales is not None:
+                kept = (kept.float() * self._scales[kind][layer][pages][..., None]).to(self.dtype)
+            _, heads, _, size = kept.shape
+            found.append(kept.transpose(0, 1).reshape(1, heads, -1, size)[:, :, :num_tokens])
+        return found[0], found[1]
 
     def copy(self, source: int, target: int) -> None:
         """Make a page equal to another one."""
-        self._kept[:, :, target] = self._kept[:, :, source]
         self.files[target] = self.files[source]
-        if self._scales is not None:
-            self._scales[:, :, target] = self._scales[:, :, source]
+        for each in (self._keys, self._values, *(self._scales or ())):
+            each[:, target] = each[:, source]
+
+    def attend(self, layer: int, q: Tensor, queries: Sequence[Queries], ranges: Ranges | None) -> Tensor:
+        """(N, H, K) from q (N, H, K) by the compiled kernel."""
+        scales = None if self._scales is None else (self._scales[0][layer], self._scales[1][layer])
+        return attend_pages(q.float().contiguous(), self._keys[layer], self._values[layer], scales, queries, ranges).to(
+            q.dtype
+        )
+
+    @property
+    def compiled(self) -> bool:
+        """Whether the compiled kernel takes these pages."""
+        return self.files.device.type == "cpu" and self._keys.dtype in KINDS and available()
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str) -> Tensor:
+    if torch.device(device).type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    # Unlike torch's, these zeros are the system's own, and take memory only where they are written.
+    return torch.from_numpy(np.zeros(prod(shape) * dtype.itemsize, dtype=np.uint8)).view(dtype).view(shape)
+
+
+def _rounded(new: Tensor) -> tuple[Tensor, Tensor]:
+    """(N, G, K) -> int8 codes and scales (N, G)."""
+    scales = new.float().abs().amax(dim=-1) / 127
+    inverse = torch.where(scales == 0, 0.0, 1.0 / scales)
+    return (new.float() * inverse[..., None]).round().to(torch.int8), scales
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,18 +117,6 @@ class Table:
     pages: tuple[int, ...]
     num_tokens: int
     relations: Tensor
-
-
-class Stretch(NamedTuple):
-    """The call's tokens of one sequence, `first` to `last` of the row, and what they may see of `num_tokens`."""
-
-    first: int
-    last: int
-    num_tokens: int
-    pages: Tensor
-    query: TokenMeta
-    key: TokenMeta
-    mask: Tensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,11 +135,11 @@ class PagedPass:
     """A pass over tokens of several sequences."""
 
     def __init__(self, state: PagedState, meta: TokenMeta, ranges: Ranges | None) -> None:
-        self.store, self.tables = state.store, list(state.tables)
+        self.store, self.tables, self.ranges = state.store, list(state.tables), ranges
         which, counts = torch.unique_consecutive(meta.segments[0], return_counts=True)
         if meta.segments.shape[0] != 1 or len(which) != len(set(which.tolist())):
             raise ValueError("a pass over pages takes one row in which every sequence's tokens stand together")
-        self.stretches: list[Stretch] = []
+        self.queries: list[Queries] = []
         places: list[Tensor] = []
         first = 0
         for number, count in zip(which.tolist(), counts.tolist(), strict=True):
@@ -132,25 +149,37 @@ class PagedPass:
             at = torch.arange(table.num_tokens, total, device=pages.device)
             places.append(pages[at // PAGE] * PAGE + at % PAGE)
             self.store.files.view(-1)[places[-1]] = meta.files[0, first:last]
-            self.stretches.append(_stretch(self.store, table, meta, ranges, first, last, pages))
+            self.queries.append(
+                Queries(
+                    first=first,
+                    last=last,
+                    num_tokens=total,
+                    pages=pages,
+                    files=self.store.files[pages].view(-1)[:total].contiguous(),
+                    relations=table.relations.to(device=pages.device, dtype=torch.uint8),
+                    terms=None,
+                )
+            )
             self.tables[number] = replace(table, num_tokens=total)
             first = last
         self.places = torch.cat(places)
+        self._seen: list[tuple[TokenMeta, TokenMeta, Tensor]] | None = None
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, alpha: Tensor | None) -> Tensor:
         """See `Pass.attend`."""
         self.store.write(layer, self.places, k[0].transpose(0, 1), v[0].transpose(0, 1))
+        queries = [replace(each, terms=_terms(alpha, each.relations)) for each in self.queries]
+        if self.store.compiled:
+            return self.store.attend(layer, q[0].transpose(0, 1), queries, self.ranges).transpose(0, 1)[None]
+        if self._seen is None:
+            self._seen = [_seen(each, self.ranges) for each in self.queries]
         seen = torch.empty_like(q)
-        for stretch in self.stretches:
-            keys, values = self.store.read(layer, stretch.pages, stretch.num_tokens)
-            terms = None
-            if alpha is not None and stretch.query.num_files > 1:
-                terms = file_terms(alpha, stretch.query.relations)
-            own = q[:, :, stretch.first : stretch.last]
-            quick = attend_few if own.shape[2] * stretch.num_tokens <= FEW else attend
-            seen[:, :, stretch.first : stretch.last] = quick(
-                own, keys, values, mask=stretch.mask, terms=terms, query=stretch.query, key=stretch.key
-            )
+        for each, (query, key, mask) in zip(queries, self._seen, strict=True):
+            keys, values = self.store.read(layer, each.pages, each.num_tokens)
+            own = q[:, :, each.first : each.last]
+            quick = attend_few if own.shape[2] * each.num_tokens <= FEW else attend
+            terms = None if each.terms is None else each.terms[None].to(q.dtype)
+            seen[:, :, each.first : each.last] = quick(own, keys, values, mask=mask, terms=terms, query=query, key=key)
         return seen
 
     def after(self) -> PagedState:
@@ -158,25 +187,25 @@ class PagedPass:
         return PagedState(store=self.store, tables=tuple(self.tables))
 
 
-def _stretch(
-    store: PageStore, table: Table, meta: TokenMeta, ranges: Ranges | None, first: int, last: int, pages: Tensor
-) -> Stretch:
-    total = table.num_tokens + last - first
-    relations = table.relations[None].to(pages.device)
-    query = TokenMeta(
-        positions=meta.positions[:, first:last],
-        segments=torch.zeros_like(meta.segments[:, first:last]),
-        files=meta.files[:, first:last],
-        relations=relations,
+def _terms(alpha: Tensor | None, relations: Tensor) -> Tensor | None:
+    """(H, F, F) in float32. With one file all scores would get the same number, which softmax takes off again."""
+    if alpha is None or relations.shape[-1] == 1:
+        return None
+    return file_terms(alpha.float(), relations[None].long())[0].contiguous()
+
+
+def _seen(queries: Queries, ranges: Ranges | None) -> tuple[TokenMeta, TokenMeta, Tensor]:
+    """Records of the queries and the keys of a sequence, and what may be seen, for attention without the kernel."""
+    key = replace(
+        TokenMeta.plain(1, queries.num_tokens, device=queries.files.device),
+        files=queries.files[None],
+        relations=queries.relations[None].long(),
     )
-    positions = torch.arange(total, device=pages.device)[None]
-    key = TokenMeta(
-        positions=positions,
-        segments=torch.zeros_like(positions),
-        files=store.files[pages].reshape(1, -1)[:, :total],
-        relations=relations,
+    begin = queries.num_tokens - (queries.last - queries.first)
+    query = replace(
+        key, positions=key.positions[:, begin:], segments=key.segments[:, begin:], files=key.files[:, begin:]
     )
-    return Stretch(first, last, total, pages, query, key, visible(query, key, ranges))
+    return query, key, visible(query, key, ranges)
 
 
 def row_of(tables: Sequence[Table], files: Sequence[Sequence[int]]) -> TokenMeta:

@@ -52,7 +52,7 @@ class Kernels:
         return PATHS.index(self.path)
 
 
-class _NotBuilt(Exception):
+class NotBuilt(Exception):
     """Why there is no library."""
 
 
@@ -66,8 +66,8 @@ def kernels() -> Kernels:
     if wanted == "off":
         return Kernels(path="torch", reason=f"{VARIABLE}=off")
     try:
-        library = _library()
-    except _NotBuilt as why:
+        library = _declared(open_library(SOURCE))
+    except NotBuilt as why:
         return Kernels(path="torch", reason=str(why))
     best = library.riallm_best_path()
     if wanted and PATHS.index(wanted) > best:
@@ -93,16 +93,16 @@ def openmp_runtimes() -> list[str]:
     return sorted({found[0] for line in lines if (found := _RUNTIME.search(line))})
 
 
-def _library() -> ctypes.CDLL:
-    """The library from the cache, built when it is not there. Raises _NotBuilt."""
+def open_library(source: Path) -> ctypes.CDLL:
+    """The library of a file of C++ with a C interface, from the cache, built when it is not there. Raises NotBuilt."""
     import torch  # noqa: F401  its OpenMP runtime is to be loaded before ours asks for one
 
     compiler = _compiler()
     # Naming the file that torch has loaded keeps a second runtime, with threads of its own, out of the process.
     runtimes = openmp_runtimes()[:1]
     made_from = [*compiler, *FLAGS, *(Path(path).name for path in runtimes)]
-    key = sha256(b"\0".join((SOURCE.read_bytes(), shlex.join(made_from).encode(), _version(compiler))))[:16]
-    command = [*compiler, *FLAGS, str(SOURCE), *runtimes]
+    key = sha256(b"\0".join((source.read_bytes(), shlex.join(made_from).encode(), _version(compiler))))[:16]
+    command = [*compiler, *FLAGS, str(source), *runtimes]
     folder = cache_home() / "kernels"
     for path in sorted(folder.glob(f"{key}-*.so")):
         if path.stem == f"{key}-{sha256(path.read_bytes())[:32]}":
@@ -123,21 +123,24 @@ def _built(command: list[str], folder: Path, key: str) -> Path:
             )
             if done.returncode != 0:
                 said = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()
-                raise _NotBuilt(f"{command[0]} failed with exit code {done.returncode}: {said[0][:200]}")
+                raise NotBuilt(f"{command[0]} failed with exit code {done.returncode}: {said[0][:200]}")
             path = folder / f"{key}-{sha256(made.read_bytes())[:32]}.so"
             made.replace(path)
     except subprocess.TimeoutExpired:
-        raise _NotBuilt(f"{command[0]} took over {_BUILD_SECONDS} s") from None
+        raise NotBuilt(f"{command[0]} took over {_BUILD_SECONDS} s") from None
     except OSError as error:
-        raise _NotBuilt(f"cannot build in {folder}: {error}; name another folder in XDG_CACHE_HOME") from None
+        raise NotBuilt(f"cannot build in {folder}: {error}; name another folder in XDG_CACHE_HOME") from None
     return path
 
 
 def _opened(path: Path) -> ctypes.CDLL:
     try:
-        library = ctypes.CDLL(str(path))
+        return ctypes.CDLL(str(path))
     except OSError as error:
-        raise _NotBuilt(f"cannot load {path}: {error}") from None
+        raise NotBuilt(f"cannot load {path}: {error}") from None
+
+
+def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
     number, pointer, flag = ctypes.c_int64, ctypes.c_void_p, ctypes.c_int
     library.riallm_best_path.restype = flag
     library.riallm_linear.restype = None
@@ -154,11 +157,11 @@ def _compiler() -> list[str]:
         words = shlex.split(named)
         if words and shutil.which(words[0]):
             return words
-        raise _NotBuilt(f"there is no {named} ($CXX); set it to a C++ compiler")
+        raise NotBuilt(f"there is no {named} ($CXX); set it to a C++ compiler")
     for name in ("g++", "c++"):
         if shutil.which(name):
             return [name]
-    raise _NotBuilt("no C++ compiler; install g++ or set CXX, and packed models run many times faster")
+    raise NotBuilt("no C++ compiler; install g++ or set CXX, and packed models run many times faster")
 
 
 def _version(compiler: list[str]) -> bytes:
@@ -166,4 +169,4 @@ def _version(compiler: list[str]) -> bytes:
     try:
         return subprocess.run([*compiler, "--version"], capture_output=True, timeout=30).stdout
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise _NotBuilt(f"{compiler[0]} does not answer: {error}") from None
+        raise NotBuilt(f"{compiler[0]} does not answer: {error}") from None
