@@ -1,4 +1,4 @@
-"""Attention over pages: the kernel, and the way without it, against the document's formula, and bits that do not change."""
+"""Attention over pages: the kernel, and the way without it, against the document's formula, and steady bits."""
 
 from __future__ import annotations
 
