@@ -32,7 +32,7 @@ class Health:
     sandbox_tier: the strongest tier that works, None when none does.
     sandbox_limits: what enforces memory and process limits in that tier, in the sandbox's own words.
     tiers: every tier, strongest first; the reason why it is not there, or what it makes use of.
-    models: names of the models in the package.
+    models: names of the models in the package. kernels: what multiplies packed weights here, and why.
     """
 
     riallm: str
@@ -49,6 +49,7 @@ class Health:
     sandbox_limits: str | None
     tiers: tuple[TierReport, ...]
     models: tuple[str, ...]
+    kernels: str | None
 
 
 def main(argv: list[str]) -> int:
@@ -65,7 +66,7 @@ def main(argv: list[str]) -> int:
 
 
 def examine(*, tiers: Callable[[], Sequence[TierReport]] = probe, weights: Path | None = None) -> Health:
-    """Look at the machine. Packages are asked for their version without importing them."""
+    """Look at the machine."""
     found = memory()
     reports = tuple(tiers())
     best = next((report for report in reports if report.available), None)
@@ -84,6 +85,7 @@ def examine(*, tiers: Callable[[], Sequence[TierReport]] = probe, weights: Path 
         sandbox_limits=best.details.get("limits") if best else None,
         tiers=reports,
         models=tuple(names(weights or home())),
+        kernels=_kernels(),
     )
 
 
@@ -102,6 +104,8 @@ def show(health: Health, console: Console) -> None:
     table.add_row(
         "torch", health.torch or "not installed; only models and training need it: pip install 'riallm[models]'"
     )
+    if health.kernels is not None:
+        table.add_row("kernels", health.kernels)
     table.add_row("models", ", ".join(health.models) or "none yet; edits come from operators and an n-gram model")
     table.add_row("sandbox", Text(health.sandbox_tier or "none", style="green" if health.sandbox_tier else "bold red"))
     for report in health.tiers:
@@ -124,6 +128,15 @@ def _installed(distribution: str) -> str | None:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def _kernels() -> str | None:
+    """The one question for which torch is loaded, and a compiler may run for some seconds; None without torch."""
+    if _installed("torch") is None:
+        return None
+    from riallm.quant.compiled import kernel_status
+
+    return kernel_status()
 
 
 def _git() -> str | None:

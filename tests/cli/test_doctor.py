@@ -15,6 +15,7 @@ from rich.console import Console
 
 from riallm.cli import doctor
 from riallm.core.device import num_cores
+from riallm.quant.compiled import kernel_status
 from riallm.sandbox.base import Tier
 from riallm.sandbox.open import TierReport
 
@@ -42,6 +43,7 @@ def test_json_is_one_object_with_what_is_here() -> None:
     assert found["python"] == platform.python_version()
     assert found["cores"] == num_cores()
     assert found["pytest"] == pytest.__version__
+    assert found["kernels"] == kernel_status()
     assert [entry["tier"] for entry in found["tiers"]] == ["bubblewrap", "namespaces", "landlock"]
     assert all(entry["available"] or entry["reason"] for entry in found["tiers"])
     working = [entry["tier"] for entry in found["tiers"] if entry["available"]]
