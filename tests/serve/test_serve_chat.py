@@ -67,8 +67,8 @@ def test_a_stream_has_a_role_then_text_then_an_end_then_usage(told: Running) -> 
 
 
 def test_without_being_asked_a_stream_tells_no_usage(told: Running) -> None:
-    chunks = list(told.client.chat.completions.create(model="scripted", messages=HI, stream=True))
-    assert all(chunk.choices and chunk.usage is None for chunk in chunks)
+    chunks = [value for _, value in told.events("/v1/chat/completions", {"messages": HI, "stream": True})]
+    assert all(chunk["choices"] and "usage" not in chunk for chunk in chunks[:-1])
 
 
 def test_calls_of_tools_in_one(told: Running) -> None:
@@ -114,6 +114,14 @@ def test_without_parallel_calls_there_is_one(told: Running) -> None:
     assert answer.choices[0].finish_reason == "tool_calls"
 
 
+def test_the_engine_stops_behind_the_only_call(start: Start) -> None:
+    server = start(ScriptedEngine(answers={"weather?": CALLS + "x" * 100_000}, pause=0.001, context=200_000))
+    ask: list[Any] = [{"role": "user", "content": "weather?"}]
+    server.client.chat.completions.create(model="scripted", messages=ask, tools=TOOLS, parallel_tool_calls=False)
+    server.settled()
+    assert server.engine.load().completion_tokens < 50_000
+
+
 def test_tool_choice_none_leaves_calls_as_text(told: Running) -> None:
     ask: list[Any] = [{"role": "user", "content": "weather?"}]
     answer = told.client.chat.completions.create(model="scripted", messages=ask, tools=TOOLS, tool_choice="none")
@@ -154,6 +162,8 @@ def test_a_schema_holds_whatever_the_model_would_say(told: Running) -> None:
         model="scripted", messages=[{"role": "user", "content": "json, please"}], response_format=form
     )
     assert json.loads(answer.choices[0].message.content or "") == {"city": "Ulm"}
+    answer = told.client.chat.completions.create(model="scripted", messages=HI, response_format=form, max_tokens=200)
+    assert list(json.loads(answer.choices[0].message.content or "")) == ["city"]
     form = {"type": "json_object"}
     answer = told.client.chat.completions.create(model="scripted", messages=HI, response_format=form, max_tokens=30)
     assert (answer.choices[0].message.content or "").startswith("{")

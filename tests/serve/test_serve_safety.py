@@ -213,13 +213,15 @@ def test_a_line_for_every_request_and_no_word_of_it(start: Start) -> None:
     _, headers, _ = server.send("POST", "/v1/completions", {secret: 1}, headers={"X-Request-Id": f"{secret}\t'"})
     assert headers["x-request-id"].startswith("req_")
     server.send("GET", f"/{secret}")
-    while len(server.lines) < 3:
+    server.send("GET", f"/v1/models/{secret}")
+    while len(server.lines) < 4:
         threading.Event().wait(0.005)
     lines = [json.loads(line) for line in server.lines]
     assert [(line["endpoint"], line["status"]) for line in lines] == [
         ("/v1/completions", 200),
         ("/v1/completions", 400),
         ("other", 404),
+        ("/v1/models/{name:path}", 404),
     ]
     assert (lines[0]["id"], lines[0]["prompt_tokens"], lines[0]["completion_tokens"]) == ("abc-1", 6, 6)
     assert secret not in "".join(server.lines)

@@ -48,6 +48,7 @@ def read(pieces: list[str]) -> tuple[str, list[tuple[str, str]]]:
         ("a\n\n" + call("read", {"p": 1}), "a", [("read", '{"p": 1}')]),
         (call("read", {}) + "\n" + call("run", {"c": "</tool_call>{\\"}), "", None),
         (call("read", {}) + "\nthen\n", "then", [("read", "{}")]),
+        (call("run", {"c": 'say "}" and \\'}) + " so", "so", [("run", json.dumps({"c": 'say "}" and \\'}))]),
         # No close at the end, since some models end there.
         ('<tool_call>\n{"name": "run", "arguments": {"c": [1]}}', "", [("run", '{"c": [1]}')]),
         # Cut off in the middle: what was said is told.
