@@ -216,10 +216,12 @@ def test_llama_vscode(told: Running) -> None:
 
 
 def test_an_infill_that_must_be_indented(start: Start) -> None:
-    server = start(ScriptedEngine(answers={"if a:": "b()\n\n    c()\n\nd()\n" + "e()\n" * 200}, pause=0.001))
-    status, answer = server.post("/infill", {"input_prefix": "if a:\n    ", "n_indent": 4, "n_predict": 1000})
+    lines = "b()\n\n    c()\n\nd()\n" + "e()\n" * 50_000
+    server = start(ScriptedEngine(answers={"if a:": lines}, pause=0.001, context=400_000))
+    status, answer = server.post("/infill", {"input_prefix": "if a:\n    ", "n_indent": 4, "n_predict": 200_000})
     assert (status, answer["content"]) == (200, "b()\n\n    c()")
     server.settled()
+    assert server.engine.load().completion_tokens < 100_000, "the engine stops too"
 
 
 def test_a_long_file_is_cut_around_the_hole(start: Start) -> None:
