@@ -10,6 +10,7 @@ import time
 import pytest
 
 from riallm.cli.eval import main
+from riallm.eval.tasks.repair_judge import steady
 from riallm.sandbox import probe
 
 pytestmark = pytest.mark.skipif(
@@ -133,3 +134,10 @@ def test_smoke_set(tmp_path, capsys):
     assert found["num"] >= 25
     assert found["num_dropped"] == 0
     assert found["arms"]["B1"]["fixed"]["plausible"]["50"]["value"] > 0
+
+
+def test_tests_whose_names_change_are_no_witness() -> None:
+    first = frozenset({"t.py::plain", "t.py::two[a]", "t.py::two[b]", "t.py::drawn[a-1]", "t.py::drawn[b-2]"})
+    second = frozenset({"t.py::plain", "t.py::two[a]", "t.py::two[b]", "t.py::drawn[a-1]", "t.py::drawn[b-7]"})
+    assert steady(first, second) == {"t.py::plain", "t.py::two[a]", "t.py::two[b]"}
+    assert steady(first, first) == first

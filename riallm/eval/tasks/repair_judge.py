@@ -60,7 +60,7 @@ class Judge:
             second = self._run(self._truth, SECONDS, hash_seed=2) if first.ended else first
             if not (first.ended and second.ended):
                 raise ProjectError(f"control: the correct program's tests do not end within {SECONDS:.0f} s")
-            known = [sorted(first.passing & second.passing), max(first.wall, second.wall)]
+            known = [sorted(steady(first.passing, second.passing)), max(first.wall, second.wall)]
             self._verdicts.put(key or self.bug.digest, "truth", "", known)
         self._must = frozenset(known[0])
         self._seconds = SECONDS_FLOOR + SECONDS_FACTOR * float(known[1])
@@ -140,6 +140,13 @@ class Judge:
             if _solid(edit.text) - _solid(edit.original) == texts[edit.path] and self.exact(candidate):
                 return candidate
         return None
+
+
+def steady(first: frozenset[str], second: frozenset[str]) -> frozenset[str]:
+    """Names that pass in both runs, but none of a function whose names differ between them: parameters that are drawn
+    from a set have other names in every run, and would be missed in the next one."""
+    changing = {name.partition("[")[0] for name in first ^ second}
+    return frozenset(name for name in first & second if name.partition("[")[0] not in changing)
 
 
 def _solid(text: str) -> int:
