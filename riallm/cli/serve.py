@@ -18,6 +18,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--port", type=int, default=8080, help="the port; 0: any free one (default: 8080)")
     made.add_argument("--public", action="store_true", help="allow a host that other machines reach")
     made.add_argument("--api-key-file", type=Path, metavar="F", help="keys, one a line; without it none is asked for")
+    made.add_argument("--name", action="append", default=[], help="a name of this machine that clients may use")
     made.add_argument("--origin", action="append", default=[], help="a page's origin that may call from a browser")
     made.add_argument("--drain", type=float, default=30.0, metavar="S", help="seconds to finish in (default: 30)")
     made.add_argument("--quiet", action="store_true", help="no line for each request")
@@ -40,6 +41,7 @@ def main(argv: list[str]) -> int:
     try:
         limits = ServeOptions(
             keys=keys,
+            hosts=tuple(options.name),
             origins=tuple(options.origin),
             log=None if options.quiet else lambda line: sys.stderr.write(line + "\n"),
         )

@@ -113,6 +113,8 @@ class LocalEngine:
             done.set()
 
         with self._lock:
+            if self._closing is not None:
+                raise BudgetError(f"{self.name} is closing and takes on nothing more")
             self._jobs.append(job)
             self._lock.notify()
         done.wait()
@@ -172,7 +174,8 @@ class LocalEngine:
             for each in gone:
                 each.end("cancelled")
             self.scheduler.drop(gone)
-            if self._closing is not None and len(gone) == len(everyone):
+            # What came in before it was closing, but after this turn looked, has another turn.
+            if self._closing is not None and len(gone) == len(everyone) and not (self._arrived or self._jobs):
                 return
             self._step(self.scheduler.step())
 

@@ -337,6 +337,8 @@ def test_a_full_queue_and_a_closed_engine_say_so(model: Decoder) -> None:
     made.close()
     with pytest.raises(BudgetError, match="is closing"):
         made.submit(Request(ids=(1,), max_tokens=1))
+    with pytest.raises(BudgetError, match="is closing"):
+        made.embed([[1]])
 
 
 def test_an_embedding_is_the_mean_of_what_is_seen(resident: LocalEngine, model: Decoder) -> None:
