@@ -25,6 +25,7 @@ test: $(V)/.dev sandbox ## set up, then run all tests but the slow ones
 	@$(PYTEST) -m 'not slow and not gpu and not net'
 
 test-slow: $(V)/.dev sandbox ## the tests that take over ten seconds, or the package registries
+	@$(PIP) -e '.[fuzz]'
 	@$(PYTEST) -m 'slow or net'
 
 check: $(V)/.dev ## lint, layout and strict types

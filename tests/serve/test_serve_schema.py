@@ -6,12 +6,14 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
-import schemathesis
 from hypothesis import HealthCheck, Phase, Verbosity, given, settings
-from schemathesis.generation import GenerationMode
 from serving import Running, running
 
 from riallm.testing.engine import ScriptedEngine
+
+# Its plug-in makes every start of pytest slower, those in the sandbox too, so that it is an extra of its own.
+schemathesis = pytest.importorskip("schemathesis", reason="riallm[fuzz] is not installed; make test-slow installs it")
+GenerationMode = pytest.importorskip("schemathesis.generation").GenerationMode
 
 
 @pytest.fixture(scope="module")
