@@ -240,7 +240,7 @@ def test_a_long_prompt_loses_its_left_part(data: Path, tmp_path: Path) -> None:
     assert cut and len(ids) == 256 - CHUNK - 8 and ids[: len(head)] == head
     assert writer._tokenizer.decode(ids).endswith("899 = x\nEND")
     writer._model = load_ria(folder)  # in float32 the chunks of an answer are what one go would give
-    torch.manual_seed(0)
+    torch.manual_seed(1)
     for parameter in writer._model.parameters():  # a new model says one thing for ever
         torch.nn.init.normal_(parameter, std=0.3)
     prefix = read(writer._model, ids)
