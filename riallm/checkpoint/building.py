@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from riallm.core.errors import CheckpointError
-from riallm.core.files import atomic_write, sha256
+from riallm.core.files import atomic_write, sha256, sync
 
 Hear = Callable[[str, int, int], None]
 """Is told the name of what was done, bytes done so far, and bytes in all."""
@@ -136,9 +136,9 @@ def build(target: Path, work: Work, *, resumable: bool = False, hear: Hear | Non
         done = fill(building, place, work, hear=hear)
         for name, data in work.closing(done).items():
             atomic_write(building / name, data)
-        sync_folder(building)
+        sync(building)
         building.rename(target)
-        sync_folder(target.parent)
+        sync(target.parent)
 
 
 def build_one(target: Path, work: Work, *, hear: Hear | None = None) -> None:
@@ -151,7 +151,7 @@ def build_one(target: Path, work: Work, *, hear: Hear | None = None) -> None:
         for beside, data in work.closing(done).items():
             atomic_write(target.parent / beside, data)
         (building / name).rename(target)
-        sync_folder(target.parent)
+        sync(target.parent)
 
 
 @contextmanager
@@ -242,7 +242,7 @@ def _write(building: Path, name: str, work: Work, journal: Journal, count: _Coun
         os.fsync(file.fileno())
     path.chmod(0o644)
     path.rename(building / name)
-    sync_folder(building)
+    sync(building)
     return digest.hexdigest()
 
 
@@ -271,15 +271,6 @@ def _hash_of(file: BinaryIO, num_bytes: int, head: bytes) -> Any:
         digest.update(data)
         left -= len(data)
     return digest
-
-
-def sync_folder(folder: Path) -> None:
-    """A name is safe when its folder is."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def hash_file(path: Path, hear: Callable[[int], None] | None = None) -> str:

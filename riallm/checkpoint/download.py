@@ -18,7 +18,7 @@ from riallm.checkpoint import building
 from riallm.checkpoint.building import Hear
 from riallm.checkpoint.carried import CARRIED, PICKLED, SUMS
 from riallm.core.errors import CheckpointError, UsageError
-from riallm.core.files import atomic_write
+from riallm.core.files import atomic_write, sync
 
 WANTED = ("*.safetensors", "*.gguf", "*.json", "*.jinja", "LICENSE*", *CARRIED)
 HASH_BYTES = 4 << 20
@@ -76,9 +76,9 @@ def download(
         hashes = _fetched(folder, files, repository, commit, hear)
         text = "".join(f"{digest}  {name}\n" for name, digest in sorted(hashes.items()))
         atomic_write(folder / SUMS, text.encode())
-        building.sync_folder(folder)
+        sync(folder)
         folder.rename(target)
-        building.sync_folder(target.parent)
+        sync(target.parent)
     return Downloaded(
         path=target,
         repository=repository,

@@ -17,6 +17,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--public", action="store_true", help="allow a host that other machines reach; keys are the servers'"
     )
+    made.add_argument("--name", action="append", default=[], help="a name of this machine that clients may use")
     return made
 
 
@@ -26,10 +27,11 @@ def main(argv: list[str]) -> int:
     try:
         from riallm.serve.router import create_router
         from riallm.serve.run import serve
+        from riallm.serve.served import ServeOptions
     except ImportError as error:
         raise UsageError(f"a router needs more: {error}. Run: pip install 'riallm[models,serve]'") from None
     serve(
-        create_router(options.to),
+        create_router(options.to, ServeOptions(hosts=tuple(options.name))),
         host=options.host,
         port=options.port,
         public=options.public,

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from riallm.core.errors import UsageError
 from riallm.models.base import Costs, Model, Output, StateSpec, Unit
 from riallm.nn.attention import Ranges
-from riallm.nn.attention_layer import Attention
+from riallm.nn.attention_layer import Attention, AttentionConfig
 from riallm.nn.feedforward import FeedForward
 from riallm.nn.linear import Embedding, Linear
 from riallm.nn.meta import TokenMeta
@@ -47,6 +47,16 @@ class DecoderConfig:
                 f"num_attention_heads ({self.num_attention_heads}) must be a multiple of num_key_value_heads "
                 f"({self.num_key_value_heads})"
             )
+
+    def attention(self) -> AttentionConfig:
+        """A layer's attention, but for what only a family has."""
+        return AttentionConfig(
+            hidden_size=self.hidden_size,
+            num_heads=self.num_attention_heads,
+            num_kv_heads=self.num_key_value_heads,
+            head_dim=self.head_dim,
+            bias=self.attention_bias,
+        )
 
 
 class Block(nn.Module):

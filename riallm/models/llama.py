@@ -6,12 +6,12 @@ queries and keys (Qwen3), tied embeddings, and how rotary positions are scaled.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from riallm.models.decoder import Block, Decoder, DecoderConfig
-from riallm.nn.attention_layer import Attention, AttentionConfig
+from riallm.nn.attention_layer import Attention
 from riallm.nn.feedforward import FeedForward
 from riallm.nn.norm import RMSNorm
 
@@ -39,12 +39,8 @@ class Llama(Decoder):
 
 
 def _block(config: LlamaConfig) -> Block:
-    attention = AttentionConfig(
-        hidden_size=config.hidden_size,
-        num_heads=config.num_attention_heads,
-        num_kv_heads=config.num_key_value_heads,
-        head_dim=config.head_dim,
-        bias=config.attention_bias,
+    attention = replace(
+        config.attention(),
         output_bias=config.output_bias,
         qk_norm_eps=config.rms_norm_eps if config.qk_norm else None,
         qk_norm_gain=True,

@@ -7,7 +7,7 @@ document's.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from riallm.core.errors import UsageError
 from riallm.models.decoder import Block, Decoder, DecoderConfig
 from riallm.nn.attention import Ranges
-from riallm.nn.attention_layer import Attention, AttentionConfig
+from riallm.nn.attention_layer import Attention
 from riallm.nn.feedforward import Activation, DualPathFeedForward, FeedForward
 from riallm.nn.linear import Linear
 from riallm.nn.norm import RMSNorm
@@ -80,15 +80,8 @@ class RIABlock(Block):
 
     def __init__(self, config: RIAConfig) -> None:
         sizes = {"hidden_size": config.hidden_size, "intermediate_size": config.intermediate_size}
-        attention = AttentionConfig(
-            hidden_size=config.hidden_size,
-            num_heads=config.num_attention_heads,
-            num_kv_heads=config.num_key_value_heads,
-            head_dim=config.head_dim,
-            bias=config.attention_bias,
-            qk_norm_eps=config.rms_norm_eps if config.qk_norm else None,
-            file_bias=config.file_bias,
-        )
+        eps = config.rms_norm_eps if config.qk_norm else None
+        attention = replace(config.attention(), qk_norm_eps=eps, file_bias=config.file_bias)
         super().__init__(
             norms=(_norm(config), _norm(config)),
             attention=Attention(attention),

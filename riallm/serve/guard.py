@@ -9,7 +9,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -80,13 +80,7 @@ class Guard:
 
     def _check_host(self, host: str) -> None:
         """A page that has its own name point here (DNS rebinding) is known by that name; an address is no name."""
-        name = _host(host)
-        if name not in self._hosts and not _is_address(name):
-            raise ApiError(
-                403,
-                f"The host '{host[:100]}' is not served here; start the server with it as an allowed host.",
-                code="host",
-            )
+        check_host(host, self._hosts)
 
     def _check_origin(self, origin: str | None, host: str) -> None:
         """A page of another site may send a request without asking, even where it may not read the answer."""
@@ -108,6 +102,17 @@ class Guard:
                 code="invalid_api_key",
                 headers={"WWW-Authenticate": "Bearer"},
             )
+
+
+def check_host(host: str, names: Collection[str]) -> None:
+    """Raises ApiError, 403, unless a Host header has one of these names or is an address."""
+    name = _host(host)
+    if name not in names and not _is_address(name):
+        raise ApiError(
+            403,
+            f"The host '{host[:100]}' is not served here; start the server with it as an allowed host.",
+            code="host",
+        )
 
 
 def _told(error: Exception) -> JSONResponse:

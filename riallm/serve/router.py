@@ -21,6 +21,9 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from riallm.core.errors import UsageError
 from riallm.serve.errors import ApiError
+from riallm.serve.guard import check_host
+from riallm.serve.served import ServeOptions
+from riallm.serve.wire import body_of
 
 CHUNK = 512
 """Bytes of a body that are one step of its prefix."""
@@ -76,12 +79,21 @@ class Prefixes:
 class Router:
     """Chooses servers and passes requests on."""
 
-    def __init__(self, urls: Sequence[str], *, most_behind: int = 8, out_seconds: float = 5.0) -> None:
-        """most_behind: a known prefix is not worth a queue so much longer. Raises UsageError without servers."""
+    def __init__(
+        self,
+        urls: Sequence[str],
+        *,
+        options: ServeOptions | None = None,
+        most_behind: int = 8,
+        out_seconds: float = 5.0,
+    ) -> None:
+        """options: names and the longest body, as servers have them; keys are the servers' business. most_behind: a
+        known prefix is not worth a queue so much longer. Raises UsageError without servers."""
         if not urls:
             raise UsageError("a router needs the address of at least one server")
         self.backends = [Backend(url.rstrip("/")) for url in urls]
         self.prefixes = Prefixes()
+        self._options = options or ServeOptions()
         self._most_behind, self._out_seconds = most_behind, out_seconds
         self._client = httpx2.AsyncClient(
             timeout=httpx2.Timeout(600.0, connect=5.0), limits=httpx2.Limits(max_connections=None)
@@ -99,7 +111,12 @@ class Router:
 
     async def answer(self, request: Request) -> Response:
         """Pass a request on; what the server says comes back as it is."""
-        body = await request.body()
+        try:
+            # The servers see the router's name for them, so that only here a foreign one can be seen.
+            check_host(request.headers.get("host", ""), {"localhost", *self._options.hosts})
+            body = await body_of(request, self._options.max_body_bytes)
+        except ApiError as error:
+            return JSONResponse(error.body, status_code=error.status)
         steps = self.prefixes.steps(body)
         headers = {name: value for name, value in request.headers.items() if name.lower() not in OWN}
         tried: list[Backend] = []
@@ -126,8 +143,8 @@ class Router:
             self.prefixes.note(steps, backend)
             passed = {name: value for name, value in found.headers.items() if name.lower() not in OWN}
             return StreamingResponse(self._through(backend, found), status_code=found.status_code, headers=passed)
-        error = ApiError(503, "None of the servers behind this router can be reached; come again.", code="no_server")
-        return JSONResponse(error.body, status_code=error.status)
+        nobody = ApiError(503, "None of the servers behind this router can be reached; come again.", code="no_server")
+        return JSONResponse(nobody.body, status_code=nobody.status)
 
     async def _through(self, backend: Backend, found: httpx2.Response) -> AsyncGenerator[bytes, None]:
         """The answer's bytes; a client that goes away ends the request at the server as well."""
@@ -153,9 +170,9 @@ class Router:
         await self._client.aclose()
 
 
-def create_router(urls: Sequence[str]) -> FastAPI:
+def create_router(urls: Sequence[str], options: ServeOptions | None = None) -> FastAPI:
     """An application that passes everything on to the servers, but `/router`, which says how they are."""
-    router = Router(urls)
+    router = Router(urls, options=options)
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:

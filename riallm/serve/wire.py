@@ -157,7 +157,7 @@ _B = TypeVar("_B", bound=Wire)
 
 async def read(request: Request, kind: type[_B], endpoint: str, *, max_bytes: int) -> _B:
     """The checked body of a request. Raises ApiError: 413 for one that is too long, 400 for one that is wrong."""
-    return parse(await _body(request, max_bytes), kind, endpoint)
+    return parse(await body_of(request, max_bytes), kind, endpoint)
 
 
 def parse(data: bytes, kind: type[_B], endpoint: str) -> _B:
@@ -177,7 +177,8 @@ def parse(data: bytes, kind: type[_B], endpoint: str) -> _B:
         raise ApiError(400, "The body is nested too deeply.", code="invalid_json") from None
 
 
-async def _body(request: Request, max_bytes: int) -> bytes:
+async def body_of(request: Request, max_bytes: int) -> bytes:
+    """The bytes of a body. Raises ApiError, 413, for one that is too long, as soon as that is known."""
     announced = request.headers.get("content-length", "0")
     data = bytearray()
     async for chunk in request.stream():

@@ -6,7 +6,6 @@ Nothing is pickled. A save is a folder `step-N` that got its name only when all 
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -20,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from riallm.core.errors import CheckpointError
-from riallm.core.files import sha256
+from riallm.core.files import sha256, sync
 
 KEPT = 2
 _NAME = re.compile(r"step-(\d{8})")
@@ -45,7 +44,7 @@ def save(folder: Path, step: int, saved: Saved) -> Path:
         numbers = {**saved.numbers, "step": step, "sha256": sha256(weights.read_bytes())}
         (building / "state.json").write_text(json.dumps(numbers, indent=1, sort_keys=True))
         for path in (*building.iterdir(), building):
-            _flush(path)
+            sync(path)
         place = folder / f"step-{step:08d}"
         shutil.rmtree(place, ignore_errors=True)
         building.rename(place)
@@ -58,14 +57,6 @@ def save(folder: Path, step: int, saved: Saved) -> Path:
     for old in steps(folder)[:-KEPT]:
         shutil.rmtree(folder / f"step-{old:08d}", ignore_errors=True)
     return place
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def steps(folder: Path) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,8 @@ import openai
 import pytest
 
 from riallm.core.errors import UsageError
-from riallm.serve.router import CHUNK, Backend, Prefixes, Router
+from riallm.serve.router import CHUNK, Backend, Prefixes, Router, create_router
+from riallm.serve.served import ServeOptions
 from riallm.testing.tiny import write_tiny
 
 
@@ -58,6 +60,8 @@ def test_prefixes_stay_where_they_were_read(three: tuple[list[subprocess.Popen[s
     assert sorted(asked()) == [2, 3]
     pieces = list(client.completions.create(model="tiny", prompt="def", max_tokens=5, stream=True))
     assert pieces[-1].choices[0].finish_reason is not None
+    foreign = httpx2.get(address + "/models", headers={"Host": "page.example"})
+    assert foreign.status_code == 403 and "page.example" in foreign.json()["error"]["message"]
     with pytest.raises(openai.NotFoundError):
         client.completions.create(model="other", prompt="x")
     processes[0].kill()
@@ -94,3 +98,15 @@ def test_a_key_of_a_prefix_says_what_stands_before() -> None:
     backend = Backend("http://one")
     prefixes.note(first, backend)
     assert prefixes.longest(second, [backend]) is None and prefixes.longest(first[:1], [backend]) is backend
+
+
+def test_a_body_has_a_length_that_the_router_itself_keeps() -> None:
+    app = create_router(["http://127.0.0.1:9"], ServeOptions(max_body_bytes=10))
+
+    async def status(body: bytes) -> int:
+        transport = httpx2.ASGITransport(app=app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            return (await client.post("/v1/completions", content=body)).status_code
+
+    assert asyncio.run(status(b"x" * 11)) == 413
+    assert asyncio.run(status(b"x" * 10)) == 503  # nobody is behind it
