@@ -18,6 +18,7 @@ from riallm.engine.request import Load, Request
 from riallm.engine.scheduler import Part, Scheduler
 from riallm.engine.sequence import LocalTicket, Running
 from riallm.engine.text import Decode
+from riallm.models.compiled import compile_blocks
 from riallm.models.decoder import Decoder
 from riallm.nn.meta import TokenMeta
 from riallm.nn.paged import PAGE, PagedState, PageStore, row_of
@@ -58,6 +59,9 @@ class LocalEngine:
         model of the same tokens that drafts."""
         self.name, self.context, self.vocab_size = name, context, model.sizes.vocab_size
         self.options = options or EngineOptions()
+        for each in (model, small):
+            if each is not None:
+                compile_blocks(each)
         self.store = _store(model, self.options)
         kind = "int8" if self.options.int8_kv else str(self.store.dtype)
         self.scheduler = Scheduler(

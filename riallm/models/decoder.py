@@ -19,6 +19,8 @@ from riallm.nn.feedforward import FeedForward
 from riallm.nn.linear import Embedding, Linear
 from riallm.nn.meta import TokenMeta
 from riallm.nn.norm import RMSNorm
+from riallm.nn.paged import PagedPass
+from riallm.nn.program import Program
 from riallm.nn.rope import RopeScaling, angles, frequencies
 from riallm.nn.state import Alone, KVState, ModelState, Pass, State
 
@@ -77,10 +79,12 @@ class Block(nn.Module):
 class Decoder(Model):
     """Base of the decoders; a family gives the blocks, and may bound what tokens see (`ranges`) or the logits.
 
-    `dtype`: of activations; parameters keep the type that they were made in.
+    `dtype`: of activations; parameters keep the type that they were made in. `program`: the blocks as one compiled call
+    (`compile_blocks`), taken for sequences in pages.
     """
 
     ranges: Ranges | None = None
+    program: Program | None = None
 
     def __init__(
         self, config: DecoderConfig, blocks: Sequence[Block], *, norm: RMSNorm, dtype: torch.dtype = torch.float32
@@ -107,6 +111,9 @@ class Decoder(Model):
         first = x
         turn = angles(meta.positions, self._inverse, self._scale)
         within: Pass = Alone(meta, self.ranges) if state is None else state.begin(meta, self.ranges)
+        if self.program is not None and isinstance(within, PagedPass) and not taps:
+            rows = tuple(each[0, 0] for each in turn)
+            return Output(hidden=self.program.run(x[0], (rows[0], rows[1]), within)[None], state=within.after())
         tapped: dict[int, Tensor] = {}
         for layer, block in enumerate(self.layers):
             x = block(x, first, turn=turn, within=within, layer=layer)

@@ -8,87 +8,19 @@
 //
 // Letters: H heads, G key-value heads, K head size, F files of a sequence.
 #include <algorithm>
-#include <cmath>
-#include <cstdint>
-#include <cstring>
 #include <vector>
 
-namespace {
-
-constexpr int PAGE = 64;        // tokens of a page
-constexpr int BLOCK = 8;        // queries that share the conversion of a page
-constexpr int SAME = 1;         // relations between files, as `Relation` has them: none 0, same 1, the others are linked
-
-#if defined(__x86_64__)
-#define CLONES __attribute__((target_clones("avx512f", "arch=haswell", "default")))
-#else
-#define CLONES
-#endif
-
-#define INLINE inline __attribute__((always_inline))
-
-typedef float Lanes __attribute__((vector_size(64)));
-
-INLINE Lanes load(const float* from) { Lanes lanes; std::memcpy(&lanes, from, sizeof lanes); return lanes; }
-INLINE void store(float* to, Lanes lanes) { std::memcpy(to, &lanes, sizeof lanes); }
-INLINE Lanes fused(float one, Lanes other, Lanes sum) {
-    for (int i = 0; i < 16; ++i) sum[i] = __builtin_fmaf(one, other[i], sum[i]);
-    return sum;
-}
-
-INLINE float as_float(uint32_t bits) { float value; std::memcpy(&value, &bits, 4); return value; }
-
-// Rounds to the nearest power of two and takes six terms of the rest; below -87 it is zero. Within 2 units in the last
-// place of the true value, and the same operations on every machine.
-INLINE float exponential(float x) {
-    const float power = x * 1.44269504f + 12582912.0f;  // the whole number is in the lowest bits
-    const float whole = power - 12582912.0f;
-    const float rest = __builtin_fmaf(whole, -1.42860677e-6f, __builtin_fmaf(whole, -0.693145752f, x));
-    float sum = 1.38888889e-3f;
-    sum = __builtin_fmaf(sum, rest, 8.33333333e-3f);
-    sum = __builtin_fmaf(sum, rest, 4.16666667e-2f);
-    sum = __builtin_fmaf(sum, rest, 1.66666667e-1f);
-    sum = __builtin_fmaf(sum, rest, 0.5f);
-    sum = __builtin_fmaf(sum, rest, 1.0f);
-    sum = __builtin_fmaf(sum, rest, 1.0f);
-    int32_t bits;
-    std::memcpy(&bits, &power, 4);
-    const uint32_t scale = static_cast<uint32_t>(bits - 0x4b400000 + 127) << 23;
-    float factor;
-    std::memcpy(&factor, &scale, 4);
-    return x < -87.0f ? 0.0f : sum * factor;
-}
-
-}  // namespace
-
-extern "C" {
-
-// One sequence of the call: its queries are rows `first` to `last`, the last of them stands at `num_tokens - 1`.
-struct Stretch {
-    int64_t first, last, num_tokens, num_files;
-    const int64_t* pages;      // in order
-    const int64_t* files;      // (num_tokens): the file of each key
-    const uint8_t* relations;  // (F, F)
-    const float* terms;        // (H, F, F), or null
-};
-
-struct Call {
-    int64_t heads, kv_heads, head_dim, kind;  // kind of keys and values: 0 float32, 1 bfloat16, 2 int8 with scales
-    int64_t local, file;                      // ranges; -1: none
-    const float* q;                           // (N, H, K)
-    const void *keys, *values;                // (P, G, K, PAGE) and (P, G, PAGE, K)
-    const float *key_scales, *value_scales;   // (P, G, PAGE), for int8
-    float* out;                               // (N, H, K)
-};
-
-}
+#include "pages.h"
 
 namespace {
+
+constexpr int BLOCK = 8;  // queries that share the conversion of a page
+constexpr int SAME = 1;   // relations between files, as `Relation` has them: none 0, same 1, the others are linked
 
 CLONES void widen(const Call& call, const void* from, int64_t at, int64_t size, float* to) {
-    if (call.kind == 0) {
+    if (call.kept == FLOAT32) {
         std::memcpy(to, static_cast<const float*>(from) + at, size * 4);
-    } else if (call.kind == 1) {
+    } else if (call.kept == BFLOAT16) {
         const uint16_t* source = static_cast<const uint16_t*>(from) + at;
         for (int64_t i = 0; i < size; ++i) to[i] = as_float(static_cast<uint32_t>(source[i]) << 16);
     } else {
@@ -123,10 +55,7 @@ CLONES void weigh(float* scores, float* largest, float* total, float* sums, int6
     }
     const float kept = *largest == -INFINITY ? 0.0f : exponential(*largest - most);
     for (int j = 0; j < PAGE; ++j) scores[j] = exponential(scores[j] - most);
-    for (int i = 0; i < 16; ++i) lanes[i] = (scores[i] + scores[i + 16]) + (scores[i + 32] + scores[i + 48]);
-    for (int half = 8; half > 0; half /= 2)
-        for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
-    *total = __builtin_fmaf(*total, kept, lanes[0]);
+    *total = __builtin_fmaf(*total, kept, total_of((load(scores) + load(scores + 16)) + (load(scores + 32) + load(scores + 48))));
     *largest = most;
     for (int64_t d = 0; d < size; ++d) sums[d] *= kept;
 }
@@ -188,7 +117,7 @@ void attend(const Call& call, const Stretch& own, int64_t from, int64_t to, int6
         const int64_t place = own.pages[first / PAGE] * call.kv_heads + group;
         widen(call, call.keys, place * size * PAGE, size * PAGE, keys.data());
         widen(call, call.values, place * size * PAGE, size * PAGE, values.data());
-        if (call.kind == 2) {
+        if (call.kept == INT8) {
             for (int64_t d = 0; d < size; ++d)
                 for (int j = 0; j < PAGE; ++j) keys[d * PAGE + j] *= call.key_scales[place * PAGE + j];
             for (int j = 0; j < PAGE; ++j)

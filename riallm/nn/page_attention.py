@@ -21,16 +21,20 @@ SOURCE = Path(__file__).with_name("attention.cpp")
 KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
 
 
-class _Stretch(ctypes.Structure):
+class Stretch(ctypes.Structure):
+    """A sequence of a call, as `pages.h` has it."""
+
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("first", "last", "num_tokens", "num_files")),
         *((name, ctypes.c_void_p) for name in ("pages", "files", "relations", "terms")),
     ]
 
 
-class _Call(ctypes.Structure):
+class Call(ctypes.Structure):
+    """Where keys and values are and what is seen of them, as `pages.h` has it."""
+
     _fields_ = [
-        *((name, ctypes.c_int64) for name in ("heads", "kv_heads", "head_dim", "kind", "local", "file")),
+        *((name, ctypes.c_int64) for name in ("heads", "kv_heads", "head_dim", "kept", "local", "file")),
         *((name, ctypes.c_void_p) for name in ("q", "keys", "values", "key_scales", "value_scales", "out")),
     ]
 
@@ -70,6 +74,15 @@ def available() -> bool:
     return _library() is not None
 
 
+def kernel() -> int:
+    """Where its function is, for another library to call."""
+    library = _library()
+    assert library is not None
+    found = ctypes.cast(library.riallm_attend, ctypes.c_void_p).value
+    assert found is not None
+    return found
+
+
 def attend_pages(
     q: Tensor,
     keys: Tensor,
@@ -82,25 +95,37 @@ def attend_pages(
     or int8 with scales (P, G, PAGE) float32. Every query sees the keys up to its own, within the ranges."""
     library = _library()
     assert library is not None
-    num_heads, head_dim = q.shape[1:]
     out = torch.empty_like(q)
+    call = call_of(q.shape[1], keys, values, scales, ranges)
+    call.q, call.out = q.data_ptr(), out.data_ptr()
+    library.riallm_attend(torch.get_num_threads(), ctypes.byref(call), stretches_of(queries), len(queries))
+    return out
+
+
+def call_of(
+    num_heads: int, keys: Tensor, values: Tensor, scales: tuple[Tensor, Tensor] | None, ranges: Ranges | None
+) -> Call:
+    """The record of a layer's pages, without queries."""
     local, file = (-1, -1) if ranges is None or ranges.local is None else (ranges.local, ranges.file)
-    call = _Call(
-        num_heads,
-        keys.shape[1],
-        head_dim,
-        KINDS[keys.dtype],
-        local,
-        (1 << 62) if file is None else file,
-        q.data_ptr(),
-        keys.data_ptr(),
-        values.data_ptr(),
-        *((None, None) if scales is None else (scales[0].data_ptr(), scales[1].data_ptr())),
-        out.data_ptr(),
+    return Call(
+        heads=num_heads,
+        kv_heads=keys.shape[1],
+        head_dim=keys.shape[2],
+        kept=KINDS[keys.dtype],
+        local=local,
+        file=(1 << 62) if file is None else file,
+        keys=keys.data_ptr(),
+        values=values.data_ptr(),
+        key_scales=None if scales is None else scales[0].data_ptr(),
+        value_scales=None if scales is None else scales[1].data_ptr(),
     )
-    stretches = (_Stretch * len(queries))(
+
+
+def stretches_of(queries: Sequence[Queries]) -> ctypes.Array[Stretch]:
+    """The records of sequences; the tensors of `queries` must outlive them."""
+    return (Stretch * len(queries))(
         *(
-            _Stretch(
+            Stretch(
                 each.first,
                 each.last,
                 each.num_tokens,
@@ -113,5 +138,3 @@ def attend_pages(
             for each in queries
         )
     )
-    library.riallm_attend(torch.get_num_threads(), ctypes.byref(call), stretches, len(queries))
-    return out

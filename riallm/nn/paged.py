@@ -83,12 +83,10 @@ class PageStore:
         for each in (self._keys, self._values, *(self._scales or ())):
             each[:, target] = each[:, source]
 
-    def attend(self, layer: int, q: Tensor, queries: Sequence[Queries], ranges: Ranges | None) -> Tensor:
-        """(N, H, K) from q (N, H, K) by the compiled kernel."""
-        scales = None if self._scales is None else (self._scales[0][layer], self._scales[1][layer])
-        return attend_pages(q.float().contiguous(), self._keys[layer], self._values[layer], scales, queries, ranges).to(
-            q.dtype
-        )
+    def layer(self, number: int) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor] | None]:
+        """Keys, values and for int8 the scales of both, as the class has them; layers follow one another in memory."""
+        scales = None if self._scales is None else (self._scales[0][number], self._scales[1][number])
+        return self._keys[number], self._values[number], scales
 
     @property
     def compiled(self) -> bool:
@@ -168,9 +166,11 @@ class PagedPass:
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, alpha: Tensor | None) -> Tensor:
         """See `Pass.attend`."""
         self.store.write(layer, self.places, k[0].transpose(0, 1), v[0].transpose(0, 1))
-        queries = [replace(each, terms=_terms(alpha, each.relations)) for each in self.queries]
+        queries = [replace(each, terms=terms_of(alpha, each.relations)) for each in self.queries]
         if self.store.compiled:
-            return self.store.attend(layer, q[0].transpose(0, 1), queries, self.ranges).transpose(0, 1)[None]
+            rows = q[0].transpose(0, 1).float().contiguous()
+            out = attend_pages(rows, *self.store.layer(layer), queries, self.ranges)
+            return out.to(q.dtype).transpose(0, 1)[None]
         if self._seen is None:
             self._seen = [_seen(each, self.ranges) for each in self.queries]
         seen = torch.empty_like(q)
@@ -187,8 +187,9 @@ class PagedPass:
         return PagedState(store=self.store, tables=tuple(self.tables))
 
 
-def _terms(alpha: Tensor | None, relations: Tensor) -> Tensor | None:
-    """(H, F, F) in float32. With one file all scores would get the same number, which softmax takes off again."""
+def terms_of(alpha: Tensor | None, relations: Tensor) -> Tensor | None:
+    """(H, F, F) in float32 of a sequence whose files are related so (F, F). None for one file: all scores would get the
+    same number, which softmax takes off again."""
     if alpha is None or relations.shape[-1] == 1:
         return None
     return file_terms(alpha.float(), relations[None].long())[0].contiguous()

@@ -94,14 +94,16 @@ def openmp_runtimes() -> list[str]:
 
 
 def open_library(source: Path) -> ctypes.CDLL:
-    """The library of a file of C++ with a C interface, from the cache, built when it is not there. Raises NotBuilt."""
+    """The library of a file of C++ with a C interface, which may include headers of its folder; from the cache, built
+    when it is not there. Raises NotBuilt."""
     import torch  # noqa: F401  its OpenMP runtime is to be loaded before ours asks for one
 
     compiler = _compiler()
     # Naming the file that torch has loaded keeps a second runtime, with threads of its own, out of the process.
     runtimes = openmp_runtimes()[:1]
     made_from = [*compiler, *FLAGS, *(Path(path).name for path in runtimes)]
-    key = sha256(b"\0".join((source.read_bytes(), shlex.join(made_from).encode(), _version(compiler))))[:16]
+    code = b"".join(path.read_bytes() for path in (source, *sorted(source.parent.glob("*.h"))))
+    key = sha256(b"\0".join((code, shlex.join(made_from).encode(), _version(compiler))))[:16]
     command = [*compiler, *FLAGS, str(source), *runtimes]
     folder = cache_home() / "kernels"
     for path in sorted(folder.glob(f"{key}-*.so")):
@@ -146,7 +148,8 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
     library.riallm_linear.restype = None
     library.riallm_linear.argtypes = (
         *(flag, flag, number, number, number, number),  # path, threads, kind, rows, outputs, columns
-        *(pointer, flag, pointer, pointer, pointer, pointer, flag, pointer),  # x, codes, scales, bias, y, workspace
+        *(pointer, flag, pointer, pointer, pointer),  # x, codes, scales, bias
+        *(pointer, number, flag, pointer),  # y, workspace
     )
     return library
 

@@ -44,6 +44,7 @@ struct Job {
     const uint8_t *codes, *scales;
     const float* bias;  // or null
     void* y;
+    int64_t y_step;  // from one row of y to the next
     // Workspace: x rounded, (M, I); its scales, (M, I / 32); and for each scale of W the starting value of a dot,
     // -OFFSET * sum, or for q4_k scale * sum as a float, (M, I / 32 or 16). For nf4 x in float32 alone.
     int8_t* rounded;
@@ -354,7 +355,7 @@ INLINE void panel(const Job& job, int64_t m0, int64_t m1, int64_t at) {
     for (int64_t m = m0; m < m1; ++m)
         for (int64_t r = 0; r < num; ++r) {
             const float value = y[(m - m0) * PANEL + r] + (job.bias ? job.bias[first + r] : 0.0f);
-            const int64_t to = m * job.outputs + first + r;
+            const int64_t to = m * job.y_step + first + r;
             if (job.y_bfloat16) static_cast<uint16_t*>(job.y)[to] = bfloat16(value);
             else static_cast<float*>(job.y)[to] = value;
         }
@@ -403,14 +404,16 @@ int riallm_best_path() {
 #endif
 }
 
-// rows, outputs, columns are M, O, I. x and y are float32, or bfloat16 where the flag says so; bias is float32 or null.
+// rows, outputs, columns are M, O, I. x and y are float32, or bfloat16 where the flag says so, rows of y y_step numbers
+// apart; bias is float32 or null.
 // The workspace has M * I * 4 bytes for nf4 and M * I * 11 / 8 otherwise.
 void riallm_linear(int path, int threads, int64_t kind, int64_t rows, int64_t outputs, int64_t columns, const void* x,
-                   int x_bfloat16, const void* codes, const void* scales, const float* bias, void* y, int y_bfloat16,
-                   void* workspace) {
+                   int x_bfloat16, const void* codes, const void* scales, const float* bias, void* y, int64_t y_step,
+                   int y_bfloat16, void* workspace) {
     Job job = {};
     job.kind = kind, job.rows = rows, job.outputs = outputs, job.columns = columns;
-    job.x = x, job.x_bfloat16 = x_bfloat16, job.y = y, job.y_bfloat16 = y_bfloat16, job.bias = bias;
+    job.x = x, job.x_bfloat16 = x_bfloat16, job.bias = bias;
+    job.y = y, job.y_step = y_step, job.y_bfloat16 = y_bfloat16;
     job.codes = static_cast<const uint8_t*>(codes), job.scales = static_cast<const uint8_t*>(scales);
     job.plain = static_cast<float*>(workspace);
     job.rounded = static_cast<int8_t*>(workspace);

@@ -21,12 +21,13 @@ from torch import Tensor
 from riallm.core.errors import UsageError
 from riallm.quant.blocks import BLOCK
 from riallm.quant.compiled import kernels
-from riallm.quant.packed import KINDS
+from riallm.quant.packed import KINDS, Kind
 from riallm.quant.prepared import Parts, Prepared, parts, rows, whole
 
 SMALLEST = 2.0**-100
 """A group of x whose largest is below it counts as zeros: the inverse of its scale would overflow."""
-_NUMBER = {kind: number for number, kind in enumerate(KINDS)}
+NUMBER = {kind: number for number, kind in enumerate(KINDS)}
+"""How the library calls the kinds."""
 _FLOATS = (torch.float32, torch.bfloat16)
 _SLAB = 4096  # outputs that the reference holds as numbers at a time
 
@@ -120,14 +121,13 @@ def _compiled(x: Tensor, prepared: Prepared, bias: Tensor | None, out: torch.dty
     num_outputs, num_columns = prepared.shape
     num_rows = x.numel() // num_columns
     y = torch.empty((*x.shape[:-1], num_outputs), dtype=out)
-    # x in whole numbers, a scale for 32 of them and a start for 16; or, for nf4, x in float32.
-    workspace = torch.empty(x.numel() if prepared.kind == "nf4" else x.numel() // 32 * 11)
+    workspace = torch.empty(workspace_floats(prepared.kind, x.numel()))
     if bias is not None:
         bias = bias.float().contiguous()
     found.linear(
         found.number,
         torch.get_num_threads(),
-        _NUMBER[prepared.kind],
+        NUMBER[prepared.kind],
         num_rows,
         num_outputs,
         num_columns,
@@ -137,10 +137,17 @@ def _compiled(x: Tensor, prepared: Prepared, bias: Tensor | None, out: torch.dty
         prepared.scales.data_ptr(),
         None if bias is None else bias.data_ptr(),
         y.data_ptr(),
+        num_outputs,
         out == torch.bfloat16,
         workspace.data_ptr(),
     )
     return y
+
+
+def workspace_floats(kind: Kind, size: int) -> int:
+    """What the library needs for so many numbers of x: them in 8 bits, a scale for 32 and a start for 16 of them; or,
+    for nf4, them in float32."""
+    return size if kind == "nf4" else size // 32 * 11
 
 
 class _Linear(torch.autograd.Function):

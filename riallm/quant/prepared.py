@@ -19,7 +19,8 @@ Letters: O rows, I columns, P panels, n rows asked for.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -68,6 +69,20 @@ def prepare(packed: Packed) -> Prepared:
         slabs.append(_laid_out(packed.kind, _padded(packed.codes[start : start + _SLAB]), scales))
     codes, scales = (torch.cat(part) for part in zip(*slabs, strict=True))
     return Prepared(kind=packed.kind, shape=packed.shape, codes=codes, scales=scales)
+
+
+def joined(matrices: Sequence[Prepared]) -> tuple[Prepared, tuple[Prepared, ...]] | None:
+    """Matrices of the same columns as one whose rows are theirs in order, and they again, as parts of its memory; None
+    where they are of several kinds or have other than whole panels."""
+    first = matrices[0]
+    if any(each.kind != first.kind or each.shape[0] % PANEL or each.shape[1] != first.shape[1] for each in matrices):
+        return None
+    codes, scales = torch.cat([each.codes for each in matrices]), torch.cat([each.scales for each in matrices])
+    panels = [len(each.codes) for each in matrices]
+    views = zip(matrices, torch.split(codes, panels), torch.split(scales, panels), strict=True)
+    own = tuple(replace(each, codes=part, scales=scale) for each, part, scale in views)
+    shape = (sum(each.shape[0] for each in matrices), first.shape[1])
+    return Prepared(kind=first.kind, shape=shape, codes=codes, scales=scales), own
 
 
 def rows(prepared: Prepared, ids: Tensor) -> Tensor:
