@@ -54,6 +54,15 @@ class Op:
     eps: float = -1.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spent:
+    """Time of the operations of one name: calls in all, and the bytes of weights that went through them."""
+
+    seconds: float
+    calls: int
+    weight_bytes: int
+
+
 class _Op(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("kind", "source", "target", "first")),
@@ -124,7 +133,7 @@ class Program:
         self._widths = (ctypes.c_int64 * len(widths))(*widths)
         self._seconds = (ctypes.c_double * len(ops))()
         self._room = torch.empty(0)
-        self._lock = threading.Lock()
+        self._lock, self._runs = threading.Lock(), 0
         self.path = kernels().number
         linear = kernels().linear
         assert linear is not None
@@ -169,14 +178,23 @@ class Program:
                 workspace=workspace.data_ptr(),
                 seconds=ctypes.addressof(self._seconds),
             )
+            self._runs += 1
             library.riallm_run(ctypes.byref(self._program), ctypes.byref(run))
             return buffers[self.ops[-1].target].clone()
 
-    def seconds(self) -> dict[str, float]:
-        """Time since the start by the operations' names."""
-        found: dict[str, float] = {}
+    def spent(self) -> dict[str, Spent]:
+        """What the operations took since the start, by their names."""
+        found: dict[str, Spent] = {}
         for op, seconds in zip(self.ops, self._seconds, strict=True):
-            found[op.name] = found.get(op.name, 0.0) + seconds
+            one = found.get(op.name, Spent(seconds=0.0, calls=0, weight_bytes=0))
+            weight = (
+                0 if op.weight is None else op.weight.num_bytes if isinstance(op.weight, Prepared) else op.weight.nbytes
+            )
+            found[op.name] = Spent(
+                seconds=one.seconds + seconds,
+                calls=one.calls + self._runs,
+                weight_bytes=one.weight_bytes + weight * self._runs,
+            )
         return found
 
     def _terms(self, within: PagedPass) -> list[Tensor | None] | None:

@@ -10,6 +10,7 @@ import torch
 import riallm
 from riallm.core.errors import CheckpointError, UsageError
 from riallm.engine.auto import LocalModel
+from riallm.nn import program
 from riallm.testing.tiny import write_tiny
 
 
@@ -50,6 +51,19 @@ def test_the_profiler_says_where_the_time_goes(folder: Path) -> None:
     assert sum(unit["share"] for unit in told["units"].values()) == pytest.approx(1.0)
     with pytest.raises(UsageError, match="profiling_mode=True"):
         _ = opened(folder).profiler
+
+
+def test_the_profiler_takes_a_compiled_call_apart(folder: Path) -> None:
+    if not program.available():
+        pytest.skip("there is no C++ compiler here")
+    model = opened(folder, profiling_mode=True, compression="4bit")
+    model.generate([1, 2, 3], max_new_tokens=2)
+    told = model.profiler.summary()
+    assert told["passes"] == 2
+    assert {"embed_tokens", "gate, up", "attend", "other"} < set(told["units"]) and "mlp" not in told["units"]
+    assert told["units"]["gate, up"]["calls"] == 4 and told["units"]["gate, up"]["gb_a_second"] > 0
+    assert sum(unit["share"] for unit in told["units"].values()) == pytest.approx(1.0)
+    model.close()
 
 
 def test_a_shape_without_weights_says_so() -> None:

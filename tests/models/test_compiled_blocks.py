@@ -190,11 +190,14 @@ def test_time_is_told_by_what_took_it() -> None:
     compile_blocks(model)
     assert model.program is not None
     Text(model).read(NUM)
-    seconds = model.program.seconds()
-    assert set(seconds) == {
+    spent = model.program.spent()
+    assert set(spent) == {
         *("norm", "q, k, v", "rotate and keep", "attend", "o", "add", "gate, up", "activation", "down", "paths")
     }
-    assert all(each > 0 for each in seconds.values())
+    assert all(each.seconds > 0 for each in spent.values())
+    assert spent["norm"].calls == 7 and spent["down"].calls == 3
+    down = model.get_submodule("layers.0.mlp.down_proj").prepared
+    assert spent["down"].weight_bytes == 3 * down.num_bytes
 
 
 def test_what_no_operation_computes_stays_with_the_modules() -> None:
