@@ -57,7 +57,7 @@ API_TITLES = {
     "responses": "/v1/responses",
     "infill": "/infill",
 }
-INNER = re.compile(r"^    ([a-z][\w-]*)  ", flags=re.M)
+INNER = re.compile(r"^    ([a-z][\w-]*)(?:  |$)", flags=re.M)
 
 
 def help_of(*command: str) -> str:

@@ -1,22 +1,29 @@
-"""The engine end to end: answers, prompts and company: `python -m riallm.bench.engine [--model NAME]`.
+"""The engine end to end: answers, prompts and company: `riallm bench engine [--model NAME] [--peers]`.
 
 Weights are drawn at random where nobody has the name's, since speed does not depend on them. One request after another
 is asked for an answer behind a short prompt (decode), for one token behind a long one (prefill), and many at once. The
 fixed cost of a token is what is left of its time when the bytes of all weights have been read at the read bandwidth of
-the same run.
+the same run. A peer is asked for the same tokens in the same round, right after us.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from riallm.bench import llama_cpp, llama_cpp_file, llama_cpp_peer
 from riallm.bench.card import Card, Figure, emit
 from riallm.bench.kernels import bandwidth
-from riallm.core.errors import RiallmError
+from riallm.bench.llama_cpp import VARIANTS
+from riallm.bench.llama_cpp_peer import VARIABLE, Peer
+from riallm.core.errors import RiallmError, UsageError
 
 if TYPE_CHECKING:
     from riallm.engine.auto import LocalModel
@@ -27,7 +34,7 @@ MEGABYTES = 512
 
 def main(argv: list[str]) -> int:
     """Measure, print the card."""
-    parser = argparse.ArgumentParser(prog="python -m riallm.bench.engine", description="speed of the engine")
+    parser = argparse.ArgumentParser(prog="riallm bench engine", description="speed of the engine")
     parser.add_argument(
         "--model", default="qwen2.5-1.5b", help="a name or path (default: qwen2.5-1.5b, random weights)"
     )
@@ -36,29 +43,84 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--answer", type=int, default=48, metavar="N", help="tokens of an answer (default: 48)")
     parser.add_argument("--clients", type=int, default=32, metavar="N", help="requests at once (default: 32)")
     parser.add_argument("--rounds", type=int, default=5, help="the medians are over so many (default: 5)")
+    parser.add_argument(
+        "--peers",
+        action="store_true",
+        help="llama.cpp beside us, round by round: its Q4_K_M (as it comes, and without repacking) and Q4_0 of the "
+        "same shape, made once in the cache folder (2 GB for the default), or the same file where --model is one",
+    )
+    parser.add_argument(
+        "--peer-python",
+        metavar="PATH",
+        help=f"the Python that has llama-cpp-python (default: {VARIABLE}, else our own)",
+    )
     options = parser.parse_args(argv)
+    try:
+        figures = run(options)
+    except RiallmError as error:
+        sys.stderr.write(f"engine: {error}\n")
+        return error.exit_code
+    emit(Card(name="engine", command=" ".join(["riallm bench engine", *argv]), figures=figures))
+    return 0
+
+
+def run(options: argparse.Namespace) -> dict[str, Figure]:
+    """All figures. Raises UsageError for what cannot be measured."""
+    if min(options.prompt, options.clients, options.rounds) < 1 or options.answer < 2:
+        raise UsageError("--prompt, --clients and --rounds are from 1 on, --answer from 2 on: its first token is apart")
+    if options.peer_python and not options.peers:
+        raise UsageError("--peer-python names who runs a peer; say --peers, too")
     import torch
 
     from riallm.models.zoo import ZOO
     from riallm.quant.compiled import kernel_status
 
-    try:
+    load = os.getloadavg()[0]  # a busy machine slows most whoever has threads that wait for each other
+    # The peer first: what is wrong with it shows before anything takes long.
+    with peers_of(options, threads=torch.get_num_threads()) as peers:
         model = opened(options.model, options.compression, options.model in ZOO)
         try:
-            figures: dict[str, Figure] = {
+            return {
+                "load_before": load,
                 "kernels": kernel_status(),
                 "threads": torch.get_num_threads(),
                 "layers": model.model.sizes.num_hidden_layers,
                 "weight_gb": model.resident.weight_bytes / 1e9,
-                **measure(model, options.prompt, options.answer, options.clients, options.rounds),
+                **measure(model, options.prompt, options.answer, options.clients, options.rounds, peers),
             }
         finally:
             model.close()
-    except RiallmError as error:
-        sys.stderr.write(f"engine: {error}\n")
-        return error.exit_code
-    emit(Card(name="engine", command=" ".join(["python -m riallm.bench.engine", *argv]), figures=figures))
-    return 0
+
+
+@contextmanager
+def peers_of(options: argparse.Namespace, *, threads: int) -> Iterator[list[Peer]]:
+    """Those that were asked for, with a model each. Raises UsageError where there is no peer, or none for the model."""
+    from riallm.models.zoo import ZOO
+
+    if not options.peers:
+        yield []
+        return
+    python = llama_cpp.interpreter(options.peer_python)
+    about = llama_cpp.about(python)
+    path = Path(options.model)
+    if options.model in ZOO:
+        made = llama_cpp_file.files_of(
+            options.model,
+            sorted({variant.kind for variant in VARIANTS}),
+            partial(llama_cpp.quantise, python, threads=threads),
+            say=lambda text: sys.stderr.write(f"engine: {text}\n"),
+        )
+        files = {variant: made[variant.kind] for variant in VARIANTS}
+    elif path.suffix == ".gguf" and path.is_file():
+        files = {variant: path for variant in VARIANTS if variant.kind == VARIANTS[0].kind}
+    else:
+        raise UsageError(
+            f"--peers compares with the same model, and llama.cpp cannot open {options.model}; name a .gguf file "
+            f"(riallm convert writes them) or a shape: {', '.join(ZOO)}"
+        )
+    context = max(options.prompt, 16 + options.answer)
+    with llama_cpp_peer.opened(python, about, files, threads=threads, context=context) as peers:
+        yield peers
 
 
 def opened(name: str, compression: str, random: bool) -> LocalModel:
@@ -71,22 +133,29 @@ def opened(name: str, compression: str, random: bool) -> LocalModel:
     return AutoModel.from_pretrained(name, options, engine_options=engine)
 
 
-def measure(model: LocalModel, long: int, answer: int, clients: int, rounds: int) -> dict[str, Figure]:
+def measure(
+    model: LocalModel, long: int, answer: int, clients: int, rounds: int, peers: Sequence[Peer] = ()
+) -> dict[str, Figure]:
     """Figures of one model, medians over rounds in which everything takes its turn."""
-    decode: list[float] = []
-    prefill: list[float] = []
+    decode: dict[str, list[float]] = {name: [] for name in ("", *(peer.name for peer in peers))}
+    prefill: dict[str, list[float]] = {name: [] for name in decode}
     together: list[float] = []
     read: list[float] = []
     for number in range(rounds + 1):
-        one = ask(model, [prompt(model, 16, number)], answer)
-        far = ask(model, [prompt(model, long, 100 + number)], 1)
+        short, far = prompt(model, 16, number), prompt(model, long, 100 + number)
+        written = {"": _speed(ask(model, [short], answer))}
+        written |= {peer.name: peer.decode(short, answer) for peer in peers}
+        (one,) = ask(model, [far], 1)
+        understood = {"": one.prompt_tokens / one.prompt_seconds}
+        understood |= {peer.name: peer.prefill(far) for peer in peers}
         many = ask(model, [prompt(model, 16, 1000 * (number + 1) + client) for client in range(clients)], answer)
         if number:  # the first round warms up
-            decode.append(_speed(one))
-            prefill.append(far[0].prompt_tokens / far[0].prompt_seconds)
+            for name in decode:
+                decode[name].append(written[name])
+                prefill[name].append(understood[name])
             together.append(_speed(many))
             read.append(bandwidth(MEGABYTES << 20, rounds=3))
-    a_second, gb = statistics.median(decode), model.resident.weight_bytes / 1e9
+    a_second, gb = statistics.median(decode[""]), model.resident.weight_bytes / 1e9
     bandwidth_gb = statistics.median(read)
     flops = model.resident.costs.flops_per_token
     return {
@@ -95,11 +164,12 @@ def measure(model: LocalModel, long: int, answer: int, clients: int, rounds: int
         "decode_bandwidth_share": a_second * gb / bandwidth_gb,
         "fixed_ms_a_token": 1e3 * (1 / a_second - gb / bandwidth_gb),
         "prefill_tokens": long,
-        "prefill_tokens_a_second": statistics.median(prefill),
-        "prefill_gop_a_second": statistics.median(prefill) * flops / 1e9,
+        "prefill_tokens_a_second": statistics.median(prefill[""]),
+        "prefill_gop_a_second": statistics.median(prefill[""]) * flops / 1e9,
         "clients": clients,
         "clients_tokens_a_second": statistics.median(together),
         "clients_over_one": statistics.median(together) / a_second,
+        **llama_cpp.figures(peers, {"decode": decode, "prefill": prefill}),
     }
 
 

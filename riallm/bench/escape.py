@@ -1,6 +1,6 @@
 """The escape suite: every attack in every tier, as root and as an ordinary user, beside the same attack run free.
 
-    python -m riallm.bench.escape [--who root,user] [--run free,bubblewrap,...] [--peers] [--json]
+    riallm bench escape [--who root,user] [--run free,bubblewrap,...] [--peers]
 
 An attack whose free run fails (its kernel feature is absent, or it takes root) proves nothing by being held; such
 runs have a sign of their own and are counted. Prints a table and a card, whose last line is one JSON object.
@@ -75,7 +75,7 @@ def measure_ordinary(names: Sequence[str], *, with_peers: bool = False) -> Found
     """The same as an ordinary user, for which this process must be root."""
     with tempfile.TemporaryDirectory(prefix="riallm-home-", dir="/var/tmp") as home:
         os.chmod(home, 0o755)
-        words = ["--who", "self", "--json", *(["--run", ",".join(names)] if names else [])]
+        words = ["--who", "self", "--found", *(["--run", ",".join(names)] if names else [])]
         words += ["--peers"] if with_peers else []
         done = subprocess.run(
             [sys.executable, "-m", "riallm.bench.ordinary", home, "riallm.bench.escape", *words],
@@ -136,22 +136,28 @@ def figures(found: dict[str, Found]) -> dict[str, int]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print. Exit code 1 when something came through the strongest tier."""
-    parser = argparse.ArgumentParser(prog="python -m riallm.bench.escape", description=__doc__)
-    parser.add_argument("--who", default="root,user" if os.geteuid() == 0 else "self")
-    parser.add_argument("--run", default="")
-    parser.add_argument("--peers", action="store_true")
-    parser.add_argument("--json", action="store_true", help="only what was found, as one JSON object")
+    parser = argparse.ArgumentParser(
+        prog="riallm bench escape", description="every attack in every tier, beside the same attack run free"
+    )
+    parser.add_argument(
+        "--who",
+        default="root,user" if os.geteuid() == 0 else "self",
+        help="root, user or self, with commas (default: root,user for root, else self)",
+    )
+    parser.add_argument("--run", default="", help="free, and names of tiers and peers, with commas (default: all)")
+    parser.add_argument("--peers", action="store_true", help="beside other sandboxes that are installed")
+    parser.add_argument("--found", action="store_true", help="print no card but each attack's outcome, as JSON")
     options = parser.parse_args(argv)
     names = [name for name in options.run.split(",") if name]
     found: dict[str, Found] = {}
     for who in options.who.split(","):
         take = measure_ordinary if who == "user" else measure
         found[who] = take(names, with_peers=options.peers)
-    if options.json:
+    if options.found:
         sys.stdout.write(json.dumps(found["self"] if options.who == "self" else found) + "\n")
         return 0
     sys.stdout.write(table(found) + "\n\n")
-    command = " ".join(["python -m riallm.bench.escape", *(argv if argv is not None else sys.argv[1:])])
+    command = " ".join(["riallm bench escape", *(argv if argv is not None else sys.argv[1:])])
     emit(Card(name="escape", command=command, figures=figures(found)))
     strongest = (results.get(str(Tier.BUBBLEWRAP), {}) for results in found.values())
     return int(any(result is not False for results in strongest for result in results.values()))

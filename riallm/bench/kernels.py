@@ -1,4 +1,4 @@
-"""Packed matrices times activations, beside torch's bfloat16: `python -m riallm.bench.kernels [--rounds N] ...`.
+"""Packed matrices times activations, beside torch's bfloat16: `riallm bench kernels [--rounds N] ...`.
 
 One row of x is decided by memory, so its figure is GB of weights a second, to be held against the read bandwidth of the
 same run; more rows are decided by arithmetic: GOP a second, two for a weight and a row. Contestants take turns within a
@@ -32,7 +32,7 @@ TORCH = "torch bfloat16"
 
 def main(argv: list[str]) -> int:
     """Measure, print the card."""
-    parser = argparse.ArgumentParser(prog="python -m riallm.bench.kernels", description="speed of packed matrices")
+    parser = argparse.ArgumentParser(prog="riallm bench kernels", description="speed of packed matrices")
     parser.add_argument("--shapes", default=SHAPES, help=f"outputs x columns, with commas (default: {SHAPES})")
     parser.add_argument("--rows", default="1,4,16,64,512", help="rows of x, with commas (default: 1,4,16,64,512)")
     parser.add_argument("--kinds", help="with commas (default: all)")
@@ -58,7 +58,7 @@ def main(argv: list[str]) -> int:
     except RiallmError as error:
         sys.stderr.write(f"kernels: {error}\n")
         return error.exit_code
-    emit(Card(name="kernels", command=" ".join(["python -m riallm.bench.kernels", *argv]), figures=figures))
+    emit(Card(name="kernels", command=" ".join(["riallm bench kernels", *argv]), figures=figures))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Warm against cold, and memory: `python -m riallm.bench.repair_speed [--project DIR] [--seconds S] [--rounds N]`.
+"""Warm against cold, and memory: `riallm bench repair_speed [--project DIR] [--seconds S] [--rounds N]`.
 
 The same candidates are checked by the warm workers and, a few of them, by a new sandbox and a new pytest each, as a
 repair without workers would. Then `riallm fix` runs on the project and its memory is watched, its workers and what
@@ -38,13 +38,13 @@ COLD = 8
 
 def main(argv: list[str]) -> int:
     """Measure, print the card."""
-    parser = argparse.ArgumentParser(prog="python -m riallm.bench.repair_speed", description="warm, cold, memory")
+    parser = argparse.ArgumentParser(prog="riallm bench repair_speed", description="warm, cold, memory")
     parser.add_argument("--project", type=Path, help="a folder with a red test (default: an item of the smoke set)")
     parser.add_argument("--seconds", type=float, default=5.0, help="of warm checks in each round")
     parser.add_argument("--rounds", type=int, default=3, help="the medians are over so many")
     parser.add_argument("--workers", type=int, default=min(2, num_cores()), help="warm workers at a time")
     options = parser.parse_args(argv)
-    command = f"python -m riallm.bench.repair_speed --rounds {options.rounds} --workers {options.workers}"
+    command = f"riallm bench repair_speed --rounds {options.rounds} --workers {options.workers}"
     if options.project:
         command += f" --project {options.project}"
     try:

@@ -1,4 +1,4 @@
-"""How long a model takes over candidates: `python -m riallm.bench.scoring [--model NAME|DIR] [--candidates N]`.
+"""How long a model takes over candidates: `riallm bench scoring [--model NAME|DIR] [--candidates N]`.
 
 The project is the one of `riallm.bench.repair_speed`; the candidates are those that `riallm fix` would try first.
 """
@@ -26,13 +26,13 @@ from riallm.core.shipped import DEFAULT, folder_of
 
 def main(argv: list[str]) -> int:
     """Measure, print the card."""
-    parser = argparse.ArgumentParser(prog="python -m riallm.bench.scoring", description="seconds to score candidates")
+    parser = argparse.ArgumentParser(prog="riallm bench scoring", description="seconds to score candidates")
     parser.add_argument("--project", type=Path, help="a folder with a red test (default: an item of the smoke set)")
     parser.add_argument("--model", default=DEFAULT, help=f"a shipped model or a folder (default: {DEFAULT})")
     parser.add_argument("--candidates", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=5, help="the median is over so many")
     options = parser.parse_args(argv)
-    command = f"python -m riallm.bench.scoring --model {options.model} --candidates {options.candidates}"
+    command = f"riallm bench scoring --model {options.model} --candidates {options.candidates}"
     try:
         with tempfile.TemporaryDirectory(prefix="riallm-scoring-") as scratch:
             folder = options.project or example(Path(scratch))

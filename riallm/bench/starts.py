@@ -1,10 +1,11 @@
 """What a command in the sandbox costs before it does anything: per tier, the first one and one of many.
 
-python -m riallm.bench.starts [N]
+riallm bench starts [N]
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 import tempfile
 import time
@@ -22,7 +23,9 @@ _RUNS = 50
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure N starts of `true` in each tier that works here, and emit a card. Milliseconds."""
     words = list(sys.argv[1:] if argv is None else argv)
-    count = int(words[0]) if words else _RUNS
+    parser = argparse.ArgumentParser(prog="riallm bench starts", description="what a command in the sandbox costs")
+    parser.add_argument("runs", nargs="?", type=int, default=_RUNS, metavar="N", help=f"of each (default: {_RUNS})")
+    count: int = parser.parse_args(words).runs
     figures: dict[str, Figure] = {"runs": count}
     for report in probe():
         if not report.available:
@@ -38,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 times.append(1000 * (time.perf_counter() - began))
         figures[f"{report.tier} median ms"] = round(median(times), 1)
         figures[f"{report.tier} least ms"] = round(min(times), 1)
-    emit(Card(name="starts", command=" ".join(["python -m riallm.bench.starts", *words]), figures=figures))
+    emit(Card(name="starts", command=" ".join(["riallm bench starts", *words]), figures=figures))
     return 0
 
 

@@ -191,7 +191,7 @@ LISTS: dict[str, Callable[[Any], Any]] = {"tokens": str, "token_type": int, "mer
 
 def _vocabulary(path: Path, metadata: Mapping[str, Any]) -> GGUFVocabulary | None:
     prefix = "tokenizer.ggml."
-    if f"{prefix}model" not in metadata:
+    if metadata.get(f"{prefix}model", "none") in ("none", "no_vocab"):  # llama.cpp's words for a file without one
         return None
     lists = {name: metadata.get(f"{prefix}{name}", []) for name in LISTS}
     for name, items in lists.items():
