@@ -154,7 +154,9 @@ class SmallModel:
             self._book.release(table)
 
     def _next(self, table: Table, new: Sequence[int], running: Running) -> tuple[Table, float, int]:
-        files = [*running.files, *[running.files[-1]] * len(new)][table.num_tokens : table.num_tokens + len(new)]
+        first, last = table.num_tokens, table.num_tokens + len(new)
+        files = running.files[first:last]
+        files += [running.files[-1]] * (len(new) - len(files))  # drafts are of the last token's file
         state = PagedState(store=self._book.store, tables=(table,))
         out = self._model(torch.tensor([list(new)]), row_of([table], [files]), state)
         assert isinstance(out.state, PagedState)
