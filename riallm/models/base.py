@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from riallm.nn.adapter import Adapter
 from riallm.nn.meta import TokenMeta
 from riallm.nn.state import ModelState, State
 
@@ -73,16 +74,29 @@ class Model(nn.Module):
 
     @abstractmethod
     def forward(
-        self, tokens: Tensor, meta: TokenMeta, state: State | None = None, *, taps: Sequence[int] = ()
+        self,
+        tokens: Tensor,
+        meta: TokenMeta,
+        state: State | None = None,
+        *,
+        adapter: Adapter | None = None,
+        taps: Sequence[int] = (),
     ) -> Output:
-        """tokens (B, T) of integers. state: what `empty_state` or an earlier call gave; None keeps nothing.
+        """tokens (B, T) of integers. state: what `empty_state` or an earlier call gave; None keeps nothing. adapter:
+        one that fits (`Adapter.check`), whose tensors get gradients where they want them, over packed matrices too.
+        taps: numbers of layers.
 
-        Every position must follow those in the state; a token sees what `meta` allows.
+        Every position must follow those in the state, which was made with the same adapter; a token sees what `meta`
+        allows.
         """
 
     @abstractmethod
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., D) -> (..., V) in float32."""
+
+    @abstractmethod
+    def hooks(self) -> dict[str, tuple[int, int]]:
+        """The linear maps that an adapter may change, by name: outputs and inputs of each."""
 
     @abstractmethod
     def empty_state(self, meta: TokenMeta) -> ModelState:

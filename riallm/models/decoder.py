@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from riallm.core.errors import UsageError
 from riallm.models.base import Costs, Model, Output, StateSpec, Unit
+from riallm.nn.adapter import Adapter, AdapterPart
 from riallm.nn.attention import Ranges
 from riallm.nn.attention_layer import Attention, AttentionConfig
 from riallm.nn.feedforward import FeedForward
-from riallm.nn.linear import Embedding, Linear
+from riallm.nn.linear import Embedding, Linear, PackedLinear
 from riallm.nn.meta import TokenMeta
 from riallm.nn.norm import RMSNorm
 from riallm.nn.paged import PagedPass
@@ -69,10 +70,21 @@ class Block(nn.Module):
         self.input_layernorm, self.post_attention_layernorm = norms
         self.self_attn, self.mlp = attention, mlp
 
-    def forward(self, x: Tensor, first: Tensor, *, turn: tuple[Tensor, Tensor], within: Pass, layer: int) -> Tensor:
-        """x (B, T, D): the stream; first (B, T, D): the embeddings. The other arguments are `Attention`'s."""
-        x = x + self.self_attn(self.input_layernorm(x), turn=turn, within=within, layer=layer)
-        out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
+    def forward(
+        self,
+        x: Tensor,
+        first: Tensor,
+        *,
+        turn: tuple[Tensor, Tensor],
+        within: Pass,
+        layer: int,
+        adapter: AdapterPart | None = None,
+    ) -> Tensor:
+        """x (B, T, D): the stream; first (B, T, D): the embeddings. adapter: what one has for this block. The other
+        arguments are `Attention`'s."""
+        attention, mlp = (None, None) if adapter is None else (adapter.inside("self_attn"), adapter.inside("mlp"))
+        x = x + self.self_attn(self.input_layernorm(x), turn=turn, within=within, layer=layer, adapter=attention)
+        out: Tensor = x + self.mlp(self.post_attention_layernorm(x), mlp)
         return out
 
 
@@ -104,19 +116,26 @@ class Decoder(Model):
             self._inverse, self._scale = frequencies(sizes.head_dim, sizes.rope_theta, sizes.rope_scaling)
 
     def forward(
-        self, tokens: Tensor, meta: TokenMeta, state: State | None = None, *, taps: Sequence[int] = ()
+        self,
+        tokens: Tensor,
+        meta: TokenMeta,
+        state: State | None = None,
+        *,
+        adapter: Adapter | None = None,
+        taps: Sequence[int] = (),
     ) -> Output:
         """See `Model.forward`."""
         x = self.embed_tokens(tokens).to(self.dtype)
         first = x
         turn = angles(meta.positions, self._inverse, self._scale)
         within: Pass = Alone(meta, self.ranges) if state is None else state.begin(meta, self.ranges)
-        if self.program is not None and isinstance(within, PagedPass) and not taps:
+        if self.program is not None and isinstance(within, PagedPass) and adapter is None and not taps:
             rows = tuple(each[0, 0] for each in turn)
             return Output(hidden=self.program.run(x[0], (rows[0], rows[1]), within)[None], state=within.after())
         tapped: dict[int, Tensor] = {}
         for layer, block in enumerate(self.layers):
-            x = block(x, first, turn=turn, within=within, layer=layer)
+            own = None if adapter is None else adapter.inside(f"layers.{layer}")
+            x = block(x, first, turn=turn, within=within, layer=layer, adapter=own)
             if layer in taps:
                 tapped[layer] = x
         return Output(hidden=self.norm(x), state=within.after(), taps=tapped)
@@ -125,6 +144,16 @@ class Decoder(Model):
         """See `Model.logits`."""
         found: Tensor = self.embed_tokens.logits(hidden) if self.lm_head is None else self.lm_head(hidden)
         return found.float()
+
+    def hooks(self) -> dict[str, tuple[int, int]]:
+        """Every linear map of the blocks."""
+        found = {}
+        for name, module in self.layers.named_modules(prefix="layers"):
+            if isinstance(module, Linear):
+                found[name] = (module.out_features, module.in_features)
+            elif isinstance(module, PackedLinear):
+                found[name] = module.prepared.shape
+        return found
 
     def empty_state(self, meta: TokenMeta) -> ModelState:
         """See `Model.empty_state`."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from riallm.core.errors import UsageError
 from riallm.models.decoder import Block, Decoder, DecoderConfig
+from riallm.nn.adapter import AdapterPart
 from riallm.nn.attention import Ranges
 from riallm.nn.attention_layer import Attention
 from riallm.nn.feedforward import Activation, DualPathFeedForward, FeedForward
@@ -93,12 +94,21 @@ class RIABlock(Block):
         )
         self.skips = nn.Parameter(torch.tensor([1.0, 0.0])) if config.skip_scalars else None
 
-    def forward(self, x: Tensor, first: Tensor, *, turn: tuple[Tensor, Tensor], within: Pass, layer: int) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        first: Tensor,
+        *,
+        turn: tuple[Tensor, Tensor],
+        within: Pass,
+        layer: int,
+        adapter: AdapterPart | None = None,
+    ) -> Tensor:
         """See `Block.forward`."""
         if self.skips is not None:
             skips = self.skips.to(x.dtype)
             x = skips[0] * x + skips[1] * first
-        return super().forward(x, first, turn=turn, within=within, layer=layer)
+        return super().forward(x, first, turn=turn, within=within, layer=layer, adapter=adapter)
 
 
 def _norm(config: RIAConfig) -> RMSNorm:

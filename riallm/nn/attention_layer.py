@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from riallm.nn.adapter import AdapterPart, adapted
 from riallm.nn.linear import Linear
 from riallm.nn.meta import NUM_RELATIONS
 from riallm.nn.norm import RMSNorm
@@ -49,14 +50,22 @@ class Attention(nn.Module):
         self.k_norm = None if eps is None else RMSNorm(config.head_dim, eps=eps, gain=config.qk_norm_gain)
         self.alpha = nn.Parameter(torch.zeros(config.num_heads, NUM_RELATIONS)) if config.file_bias else None
 
-    def forward(self, x: Tensor, *, turn: tuple[Tensor, Tensor], within: Pass, layer: int) -> Tensor:
-        """x (B, T, D) -> (B, T, D). turn: `rope.angles` of the positions. layer: the number of this one in `within`."""
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        turn: tuple[Tensor, Tensor],
+        within: Pass,
+        layer: int,
+        adapter: AdapterPart | None = None,
+    ) -> Tensor:
+        """x (B, T, D) -> (B, T, D). turn: `rope.angles` of the positions. layer: the number of this one in `within`.
+        adapter: what one has for the four maps."""
         rows, tokens, _ = x.shape
-        q = self.q_proj(x).view(rows, tokens, self.num_heads, self.head_dim).transpose(1, 2)
-        k = self.k_proj(x).view(rows, tokens, self.num_kv_heads, self.head_dim).transpose(1, 2)
-        v = self.v_proj(x).view(rows, tokens, self.num_kv_heads, self.head_dim).transpose(1, 2)
+        q = adapted(self.q_proj, x, adapter, "q_proj").view(rows, tokens, -1, self.head_dim).transpose(1, 2)
+        k = adapted(self.k_proj, x, adapter, "k_proj").view(rows, tokens, -1, self.head_dim).transpose(1, 2)
+        v = adapted(self.v_proj, x, adapter, "v_proj").view(rows, tokens, -1, self.head_dim).transpose(1, 2)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         seen = within.attend(layer, rotate(q, *turn), rotate(k, *turn), v, self.alpha)
-        out: Tensor = self.o_proj(seen.transpose(1, 2).reshape(rows, tokens, -1))
-        return out
+        return adapted(self.o_proj, seen.transpose(1, 2).reshape(rows, tokens, -1), adapter, "o_proj")

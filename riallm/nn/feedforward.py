@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from riallm.nn.adapter import AdapterPart, adapted
 from riallm.nn.linear import Linear
 
 Activation = Literal["swiglu", "relu2"]
@@ -25,17 +26,16 @@ class FeedForward(nn.Module):
         self.up_proj = Linear(hidden_size, intermediate_size, bias=False)
         self.down_proj = Linear(intermediate_size, hidden_size, bias=False)
 
-    def inner(self, x: Tensor) -> Tensor:
+    def inner(self, x: Tensor, adapter: AdapterPart | None = None) -> Tensor:
         """(..., D) -> (..., I)."""
         if self.gate_proj is None:
-            return F.relu(self.up_proj(x)).square()
-        inner: Tensor = F.silu(self.gate_proj(x)) * self.up_proj(x)
-        return inner
+            return F.relu(adapted(self.up_proj, x, adapter, "up_proj")).square()
+        gate = F.silu(adapted(self.gate_proj, x, adapter, "gate_proj"))
+        return gate * adapted(self.up_proj, x, adapter, "up_proj")
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., D) -> (..., D)."""
-        out: Tensor = self.down_proj(self.inner(x))
-        return out
+    def forward(self, x: Tensor, adapter: AdapterPart | None = None) -> Tensor:
+        """(..., D) -> (..., D). adapter: what one has for the maps of this network."""
+        return adapted(self.down_proj, self.inner(x, adapter), adapter, "down_proj")
 
 
 class DualPathFeedForward(FeedForward):
@@ -55,17 +55,18 @@ class DualPathFeedForward(FeedForward):
         self.execute_in = Linear(hidden_size, rank, bias=False)
         self.execute_out = Linear(rank, hidden_size, bias=False)
 
-    def gate(self, x: Tensor) -> Tensor:
+    def gate(self, x: Tensor, adapter: AdapterPart | None = None) -> Tensor:
         """(..., D) -> (..., 1): how much the planning path counts."""
-        return torch.sigmoid(self.path_gate(x))
+        return torch.sigmoid(adapted(self.path_gate, x, adapter, "path_gate"))
 
-    def correction(self, x: Tensor) -> Tensor:
+    def correction(self, x: Tensor, adapter: AdapterPart | None = None) -> Tensor:
         """(..., D) -> (..., D): what the two paths add to their shared part, mixed by the gate."""
-        gate = self.gate(x)
-        plan: Tensor = self.plan_out(gate * self.plan_in(x))
-        execute: Tensor = self.execute_out((1.0 - gate) * self.execute_in(x))
-        return plan + execute
+        gate = self.gate(x, adapter)
+        plan = gate * adapted(self.plan_in, x, adapter, "plan_in")
+        plan = adapted(self.plan_out, plan, adapter, "plan_out")
+        execute = (1.0 - gate) * adapted(self.execute_in, x, adapter, "execute_in")
+        return plan + adapted(self.execute_out, execute, adapter, "execute_out")
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., D) -> (..., D)."""
-        return super().forward(x) + self.correction(x)
+    def forward(self, x: Tensor, adapter: AdapterPart | None = None) -> Tensor:
+        """See `FeedForward.forward`."""
+        return super().forward(x, adapter) + self.correction(x, adapter)
