@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -9,19 +10,21 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from riallm.core.errors import BudgetError, UsageError
 from riallm.engine.drafting import Lookup, SmallModel, same_tokens
 from riallm.engine.pages import PageBook
-from riallm.engine.request import Load, Request
-from riallm.engine.scheduler import Part, Scheduler
-from riallm.engine.sequence import LocalTicket, Running
+from riallm.engine.request import Load, Recorder, Request
+from riallm.engine.scheduler import Part, Scheduler, by_version
+from riallm.engine.sequence import LocalTicket, Rows, Running, Version
 from riallm.engine.text import Decode
 from riallm.models.compiled import compile_blocks
 from riallm.models.decoder import Decoder
+from riallm.nn.adapter import Adapter
 from riallm.nn.meta import TokenMeta
 from riallm.nn.paged import PAGE, PagedState, PageStore, row_of
+
+log = logging.getLogger("riallm.engine")
 
 WATCHED = 5.0
 """Seconds over which the speed is told."""
@@ -54,9 +57,10 @@ class LocalEngine:
         context: int,
         options: EngineOptions | None = None,
         small: Decoder | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
         """identity: hash of the weights. decode: bytes of tokens. context: longest prompt and answer together. small: a
-        model of the same tokens that drafts."""
+        model of the same tokens that drafts, always without an adapter. recorder: who hears of finished requests."""
         self.name, self.context, self.vocab_size = name, context, model.sizes.vocab_size
         self.options = options or EngineOptions()
         for each in (model, small):
@@ -71,6 +75,8 @@ class LocalEngine:
             drafter=self._drafter(model, small) if self.options.lookahead else None,
         )
         self._model, self._decode, self._device = model, decode, _device_of(model)
+        self._version = Version()
+        self._recorder, self._layers = recorder, _layers(model, recorder)
         self._lock = threading.Condition()
         self._arrived: list[Running] = []
         self._jobs: list[Callable[[], None]] = []
@@ -93,7 +99,7 @@ class LocalEngine:
         if wrong:
             raise UsageError(f"token {wrong[0]} is not in the vocabulary of {self.name}, which has {self.vocab_size}")
         ticket = LocalTicket()
-        running = Running(request, ticket, self._decode, lookahead=self.options.lookahead)
+        running = Running(request, ticket, self._decode, lookahead=self.options.lookahead, version=self._version)
         with self._lock:
             if self._closing is not None:
                 raise BudgetError(f"{self.name} is closing and takes on nothing more")
@@ -102,6 +108,15 @@ class LocalEngine:
             self._arrived.append(running)
             self._lock.notify()
         return ticket
+
+    def publish(self, adapter: Adapter | None) -> None:
+        """See `Engine.publish`."""
+        if adapter is None:
+            self._version = Version()
+            return
+        adapter.check(self._model.hooks())
+        kept = adapter.frozen(self._device)
+        self._version = Version(adapter=kept, identity=kept.identity())
 
     def embed(self, prompts: list[list[int]]) -> list[list[float]]:
         """See `Engine.embed`."""
@@ -177,7 +192,7 @@ class LocalEngine:
             gone = [each for each in everyone if over or each.ticket.cancelled]
             for each in gone:
                 each.end("cancelled")
-            self.scheduler.drop(gone)
+            self._over(gone)
             # What came in before it was closing, but after this turn looked, has another turn.
             if self._closing is not None and len(gone) == len(everyone) and not (self._arrived or self._jobs):
                 return
@@ -187,31 +202,51 @@ class LocalEngine:
         if not parts:
             return
         before = sum(part.running.num_written for part in parts)
-        try:
-            rows = self._computed(parts)
-        except Exception as error:
-            self._failed(parts, error)
-            return
-        for part, logits in zip(parts, rows, strict=True):
-            if logits is not None:
-                try:
-                    self._told(part, logits)
-                except Exception as error:
-                    self._failed([part], error)
+        for alike in by_version(parts):
+            self._passed(alike)
         written = sum(part.running.num_written for part in parts) - before
         now = time.monotonic()
         self._recent = [(at, num) for at, num in self._recent if now - at <= WATCHED] + [(now, written)]
         self._sums["completion"] += written
-        self.scheduler.drop([part.running for part in parts if part.running.finish is not None])
+        self._over([part.running for part in parts if part.running.finish is not None])
 
-    def _failed(self, parts: Sequence[Part], error: Exception) -> None:
-        """Whatever it was: those that asked hear of it, and the engine goes on with the others."""
-        for part in parts:
-            part.running.end("error", error=f"{type(error).__name__}: {error}")
-        self.scheduler.drop([part.running for part in parts])
+    def _passed(self, parts: Sequence[Part]) -> None:
+        """One pass, and what comes of it. Whatever fails, those that asked hear of it, and the engine goes on with the
+        others."""
+        try:
+            found = self._computed(parts)
+        except Exception as error:
+            for part in parts:
+                part.running.fail(error)
+            return
+        for part, rows in zip(parts, found, strict=True):
+            if rows is None:
+                continue
+            try:
+                self._told(part, rows)
+            except Exception as error:
+                self._forget_drafts(part)
+                part.running.fail(error)
 
-    def _computed(self, parts: Sequence[Part]) -> list[Tensor | None]:
-        """One pass: logits (1 + drafts, V) of each part that reaches its sequence's end, None of the others."""
+    def _forget_drafts(self, part: Part) -> None:
+        """What it holds can be found by others, by its tokens, and it is not known which drafts are among these."""
+        table = part.running.table
+        assert table is not None
+        part.running.table = self.scheduler.book.truncate(table, table.num_tokens - len(part.drafts))
+
+    def _over(self, done: Sequence[Running]) -> None:
+        """These have ended: their pages are free, and the recorder hears of them."""
+        self.scheduler.drop(done)
+        for each in done:
+            if self._recorder is not None and each.request.store:
+                try:
+                    self._recorder.record(each.finished())
+                except Exception:
+                    log.exception("a recorder of %s failed; that request is lost to it", self.name)
+
+    def _computed(self, parts: Sequence[Part]) -> list[Rows | None]:
+        """One pass over parts of one version: the rows of each part that reaches its sequence's end, None of the
+        others."""
         ids: list[int] = []
         files: list[list[int]] = []
         tables = []
@@ -223,7 +258,11 @@ class LocalEngine:
             files.append(part.running.files[first:last] + [part.running.files[last - 1]] * len(part.drafts))
             tables.append(table)
         out = self._model(
-            torch.tensor([ids]), row_of(tables, files), PagedState(store=self.store, tables=tuple(tables))
+            torch.tensor([ids]),
+            row_of(tables, files),
+            PagedState(store=self.store, tables=tuple(tables)),
+            adapter=parts[0].running.version.adapter,
+            taps=self._layers,  # in every pass: what is asked of it may decide how it is computed
         )
         assert isinstance(out.state, PagedState)
         wanted: list[int] = []
@@ -234,18 +273,21 @@ class LocalEngine:
                 wanted += range(at + part.num_tokens - 1, at + size)
             at += size
         logits = self._model.logits(out.hidden[0, wanted]).cpu() if wanted else None
-        found: list[Tensor | None] = []
+        taps = {layer: states[0, wanted].cpu() for layer, states in out.taps.items()} if wanted else {}
+        found: list[Rows | None] = []
         at = 0
         for part, table in zip(parts, out.state.tables, strict=True):
             if part.reaches_end and logits is not None:
-                found.append(logits[at : at + 1 + len(part.drafts)])
-                at += 1 + len(part.drafts)
+                own = slice(at, at + 1 + len(part.drafts))
+                kept = taps if part.running.request.store else {}
+                found.append(Rows(logits=logits[own], taps={layer: each[own] for layer, each in kept.items()}))
+                at = own.stop
             else:
                 found.append(None)
             part.running.table = table
         return found
 
-    def _told(self, part: Part, logits: Tensor) -> None:
+    def _told(self, part: Part, rows: Rows) -> None:
         """The sequence's next tokens, and its table cut back to what stands."""
         running, book = part.running, self.scheduler.book
         table = running.table
@@ -253,12 +295,12 @@ class LocalEngine:
         if running.num_written == 0:
             self._sums["prompt"] += running.num_prompt
             self._sums["cached"] += running.num_cached
-            full = table.num_tokens - len(part.drafts)
-            book.remember(table, book.keys(running.ids[:full], running.files[:full], running.relations))
+            self.scheduler.remember(running, table.num_tokens - len(part.drafts))
         if running.request.max_tokens == 0:
+            running.keep(rows, 0)
             running.end("length")
             return
-        num = running.take(logits, part.drafts)
+        num = running.take(rows, part.drafts)
         self._sums["drafted"] += len(part.drafts)
         self._sums["accepted"] += max(0, num - 1)
         stands = table.num_tokens - len(part.drafts) + max(0, num - 1)
@@ -271,6 +313,14 @@ class LocalEngine:
         hidden = self._model(tokens, TokenMeta.plain(1, len(prompt), device=self._device)).hidden[0]
         found: list[float] = F.normalize(hidden.float().mean(dim=0), dim=0).tolist()
         return found
+
+
+def _layers(model: Decoder, recorder: Recorder | None) -> tuple[int, ...]:
+    layers = () if recorder is None else tuple(recorder.layers)
+    num = model.sizes.num_hidden_layers
+    if any(not 0 <= layer < num for layer in layers) or len(set(layers)) < len(layers):
+        raise UsageError(f"the recorder asks for layers {layers}; they are of 0 to {num - 1}, each once")
+    return layers
 
 
 def _store(model: Decoder, options: EngineOptions) -> PageStore:

@@ -25,7 +25,7 @@ class PageBook:
     """The pages of one store. Not safe between threads: the engine's own thread has it."""
 
     def __init__(self, store: PageStore, *, identity: str) -> None:
-        """identity: of all that a page's content depends on beside its tokens: weights, adapter, kind of memory."""
+        """identity: of what the content of all pages depends on beside tokens and adapters: weights, kind of memory."""
         self.store = store
         self._root = _digest(identity.encode())
         self._free = list(range(store.num_pages - 1, -1, -1))
@@ -44,10 +44,10 @@ class PageBook:
         """Pages that nobody holds and that still hold a prefix."""
         return len(self._cached)
 
-    def keys(self, ids: Sequence[int], files: Sequence[int], relations: Tensor) -> Iterator[Key]:
-        """The key of each full page of a sequence. It says all that the page's content depends on: what stands before,
-        its tokens, their files, and how the files so far are related."""
-        key, most = self._root, 0
+    def keys(self, ids: Sequence[int], files: Sequence[int], relations: Tensor, *, adapter: str = "") -> Iterator[Key]:
+        """The key of each full page of a sequence. It says all that the page's content depends on: the adapter by its
+        identity (none: empty), what stands before, its tokens, their files, and how the files so far are related."""
+        key, most = _digest(self._root, adapter.encode()), 0
         for first in range(0, len(ids) - PAGE + 1, PAGE):
             own = files[first : first + PAGE]
             most = max(most, *own)
@@ -55,10 +55,10 @@ class PageBook:
             key = _digest(key, *(_numbers(each) for each in (ids[first : first + PAGE], own, known)))
             yield key
 
-    def open(self, ids: Sequence[int], files: Sequence[int], relations: Tensor) -> Table:
+    def open(self, ids: Sequence[int], files: Sequence[int], relations: Tensor, *, adapter: str = "") -> Table:
         """A table for a new sequence, with as many of its pages as are known; at least its last token is left to do."""
         pages: list[int] = []
-        for key in self.keys(ids[:-1], files[:-1], relations):
+        for key in self.keys(ids[:-1], files[:-1], relations, adapter=adapter):
             page = self._found.get(key)
             if page is None:
                 break
@@ -110,7 +110,7 @@ class PageBook:
                 self._keys[page], self._found[key] = key, page
 
     def forget(self) -> None:
-        """No page is found any more: the weights or the adapter changed."""
+        """No page is found any more: the weights changed."""
         self._free += self._cached
         self._cached.clear()
         self._found.clear()

@@ -6,7 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from torch import Tensor
+
 from riallm.core.errors import UsageError
+from riallm.nn.adapter import Adapter
 from riallm.nn.meta import TokenMeta
 
 Finish = Literal["stop", "length", "cancelled", "error"]
@@ -69,6 +72,7 @@ class Request:
     """ids: the prompt, at least one token. meta: the record of its tokens, default one file; the answer belongs to the
     file of the last one. ends: tokens that end the answer and are not part of it; stop: texts that do. logprobs: so
     many alternatives are told with every token, None for nothing. seconds: longest time from the first token on.
+    store: whether a recorder hears of it.
     """
 
     ids: tuple[int, ...]
@@ -80,6 +84,7 @@ class Request:
     logprobs: int | None = None
     grammar: Grammar | None = None
     seconds: float | None = None
+    store: bool = True
 
     def __post_init__(self) -> None:
         if not self.ids:
@@ -125,6 +130,41 @@ class Delta:
     finish: Finish | None = None
     usage: Usage | None = None
     error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Finished:
+    """A request that is over, however it ended. ids: of the answer, as far as it came. adapter: name and version of the
+    one that it was answered with.
+
+    taps: by number of layer the hidden states (T, D) behind the prompt's last token and then behind each token of the
+    answer, so that row j is what token j was drawn from; on the processor, in the model's type. The last token was read
+    only where the model went on and drew an end, so T is the number of `ids`, or one more. Empty where nothing was
+    drawn.
+    """
+
+    request: Request
+    ids: tuple[int, ...]
+    finish: Finish
+    usage: Usage
+    adapter: tuple[str, int] | None
+    taps: Mapping[int, Tensor]
+
+
+class Recorder(Protocol):
+    """Who hears of finished requests: a learner, or whoever keeps a record."""
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Numbers of the layers whose hidden states it wants, the same at all times; they are held in memory until the
+        request is over. Where there are any, every pass goes through the modules, not through one compiled call."""
+        ...
+
+    def record(self, finished: Finished) -> None:
+        """One more is over; also those that were cancelled or failed, which `finish` tells, but none whose `store` is
+        False. The engine's thread calls it once whoever asked has the last piece, and computes nothing meanwhile: put
+        it into a queue and return. What it raises is logged, and that request is lost to it."""
+        ...
 
 
 class Ticket(Protocol):
@@ -173,8 +213,16 @@ class Engine(Protocol):
         too many wait."""
         ...
 
+    def publish(self, adapter: Adapter | None) -> None:
+        """Answer what is submitted from now on with this adapter, of which a copy is made, or with none. Requests that
+        were submitted before keep theirs to their end, so that each version in use costs a pass of its own a step, and
+        one with an adapter goes through the modules, not through one compiled call. Raises UsageError for one that does
+        not fit the model, and everything stays as it was."""
+        ...
+
     def embed(self, prompts: list[list[int]]) -> list[list[float]]:
-        """The mean of each prompt's hidden states, of length 1."""
+        """The mean of each prompt's hidden states, of length 1. Without any adapter: vectors are kept and compared for
+        longer than a version lives."""
         ...
 
     def load(self) -> Load:

@@ -1,14 +1,15 @@
 """Who computes what in the next step: answers go on first, then prompts are read, in chunks and in turn.
 
-Every step is one pass over one row. Answers take a token each (and what was drafted for them); what is left of
-`step_tokens` is shared among the prompts that are being read, so that a long one does not hold up a short one. Where
-pages run out, whoever came last loses its own and waits until there are some again.
+Every step is one pass over one row, or one pass for each adapter that its sequences have. Answers take a token each
+(and what was drafted for them); what is left of `step_tokens` is shared among the prompts that are being read, so that
+a long one does not hold up a short one. Where pages run out, whoever came last loses its own and waits until there are
+some again.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from riallm.core.errors import BudgetError
@@ -34,6 +35,14 @@ class Part:
         return self.num_tokens == self.running.num_left
 
 
+def by_version(parts: Sequence[Part]) -> list[list[Part]]:
+    """Parts that may share a pass, since they are computed with the same adapter; none is left for a later step."""
+    found: dict[str, list[Part]] = {}
+    for part in parts:
+        found.setdefault(part.running.version.identity, []).append(part)
+    return list(found.values())
+
+
 class Scheduler:
     """The queue, those that run, and whose turn it is. `book` has their pages."""
 
@@ -55,6 +64,12 @@ class Scheduler:
             elif each in self.waiting:
                 self.waiting.remove(each)
             self._release(each)
+
+    def remember(self, each: Running, num_tokens: int) -> None:
+        """Let the pages of a sequence's first tokens, which are computed, be found by whoever begins alike."""
+        assert each.table is not None
+        ids, files = each.ids[:num_tokens], each.files[:num_tokens]
+        self.book.remember(each.table, self.book.keys(ids, files, each.relations, adapter=each.version.identity))
 
     def step(self) -> list[Part]:
         """The parts of the next step, with pages for all of their tokens; empty when there is nothing to do."""
@@ -87,7 +102,7 @@ class Scheduler:
     def _admit(self) -> None:
         while self.waiting and len(self.running) < self.max_running:
             each = self.waiting[0]
-            table = self.book.open(each.ids, each.files, each.relations)
+            table = self.book.open(each.ids, each.files, each.relations, adapter=each.version.identity)
             # One page over: an answer that cannot begin would be put back at once.
             if pages_of(len(each.ids) + 1) - len(table.pages) > self.book.num_available and self.running:
                 self.book.release(table)
@@ -132,7 +147,6 @@ class Scheduler:
             self.drafter.forget(each)
         if each.table is None:
             return
-        computed = each.table.num_tokens
-        self.book.remember(each.table, self.book.keys(each.ids[:computed], each.files[:computed], each.relations))
+        self.remember(each, each.table.num_tokens)
         self.book.release(each.table)
         each.table = None

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import queue
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from riallm.engine.choice import Chooser, told
 from riallm.engine.drafting import Pace
-from riallm.engine.request import Delta, Finish, Request, Token, Usage
+from riallm.engine.request import Delta, Finish, Finished, Request, Token, Usage
 from riallm.engine.text import Answer, Decode
+from riallm.nn.adapter import Adapter
 from riallm.nn.paged import Table
 
 
@@ -48,15 +50,40 @@ class LocalTicket:
         self.cancelled = True
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Version:
+    """What a request is computed with beside the weights. identity: the adapter's, empty for none."""
+
+    adapter: Adapter | None = None
+    identity: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Rows:
+    """What a pass gave behind a sequence's last token and each draft: logits (1 + drafts, V), and hidden states
+    (1 + drafts, D) of the layers that were asked for."""
+
+    logits: Tensor
+    taps: Mapping[int, Tensor]
+
+
 class Running:
     """A request that the engine has taken on, from the queue to its last piece.
 
     ids: prompt and answer; `table.num_tokens` of them are computed. A preempted one loses its table and computes its
-    ids anew when its turn comes; nothing that was told changes.
+    ids anew when its turn comes; nothing that was told changes, nor the version that it is computed with.
     """
 
-    def __init__(self, request: Request, ticket: LocalTicket, decode: Decode, *, lookahead: int) -> None:
-        self.request, self.ticket = request, ticket
+    def __init__(
+        self,
+        request: Request,
+        ticket: LocalTicket,
+        decode: Decode,
+        *,
+        lookahead: int,
+        version: Version,
+    ) -> None:
+        self.request, self.ticket, self.version = request, ticket, version
         self.pace = Pace(lookahead)
         self.ids = list(request.ids)
         meta = request.meta
@@ -64,6 +91,8 @@ class Running:
         self.relations: Tensor = torch.ones(1, 1, dtype=torch.int64) if meta is None else meta.relations[0]
         self.table: Table | None = None
         self.finish: Finish | None = None
+        self.usage: Usage | None = None
+        self._taps: dict[int, list[Tensor]] = {}
         self._chooser = Chooser(request.sampling, request.ids)
         self._answer = Answer(decode, request.stop)
         self._cached: int | None = None
@@ -97,8 +126,8 @@ class Running:
         if self._cached is None:
             self._cached, self._begun = table.num_tokens, time.monotonic()
 
-    def take(self, logits: Tensor, drafts: list[int]) -> int:
-        """Choose tokens from logits (1 + drafts, V) behind the last token and each draft; how many tokens came.
+    def take(self, rows: Rows, drafts: list[int]) -> int:
+        """Choose tokens from what stands behind the last token and each draft; how many tokens came.
 
         Each token is drawn as it would be without drafts, and the row behind a draft counts only where that very token
         was drawn: so drafts change nothing but the time.
@@ -107,7 +136,8 @@ class Running:
         text = ""
         grammar = self.request.grammar
         self._first = self._first or time.monotonic()
-        for row, draft in zip(logits, [*drafts, None], strict=True):
+        for at, (row, draft) in enumerate(zip(rows.logits, [*drafts, None], strict=True)):
+            self.keep(rows, at)
             token = self._chooser.choose(row, None if grammar is None else grammar.allowed())
             if token in self.request.ends:
                 self.finish = "stop"
@@ -133,12 +163,33 @@ class Running:
             self.end(self.finish, text=text, tokens=tuple(pieces))
         return len(pieces)
 
+    def keep(self, rows: Rows, at: int) -> None:
+        """Keep the hidden states of one row, from which a token is drawn; a copy, since the rows are of many."""
+        for layer, states in rows.taps.items():
+            self._taps.setdefault(layer, []).append(states[at].clone())
+
+    def finished(self) -> Finished:
+        """For a recorder, once it has ended."""
+        assert self.finish is not None and self.usage is not None
+        adapter = self.version.adapter
+        # Tensors that are made while inferring could not be used where gradients are computed.
+        with torch.inference_mode(False):
+            taps = {layer: torch.stack(states) for layer, states in self._taps.items()}
+        return Finished(
+            request=self.request,
+            ids=tuple(self.ids[self.num_prompt :]),
+            finish=self.finish,
+            usage=self.usage,
+            adapter=None if adapter is None else (adapter.name, adapter.version),
+            taps=taps,
+        )
+
     def end(self, finish: Finish, *, text: str = "", tokens: tuple[Token, ...] = (), error: str | None = None) -> None:
         """The last piece."""
         self.finish = finish
         now = time.monotonic()
         begun, first = self._begun or now, self._first or now
-        usage = Usage(
+        self.usage = Usage(
             prompt_tokens=self.num_prompt,
             completion_tokens=self.num_written,
             cached_tokens=self.num_cached,
@@ -149,7 +200,11 @@ class Running:
             completion_seconds=now - first,
         )
         text += self._answer.finish()
-        self.ticket.put(Delta(text=text, tokens=tokens, finish=finish, usage=usage, error=error))
+        self.ticket.put(Delta(text=text, tokens=tokens, finish=finish, usage=self.usage, error=error))
+
+    def fail(self, error: Exception) -> None:
+        """It cannot go on."""
+        self.end("error", error=f"{type(error).__name__}: {error}")
 
     def _late(self) -> bool:
         limit = self.request.seconds

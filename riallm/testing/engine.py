@@ -13,6 +13,7 @@ from riallm.core.errors import BudgetError, RiallmError, UsageError
 
 if TYPE_CHECKING:
     from riallm.engine.request import Delta, Finish, Load, Request, Token
+    from riallm.nn.adapter import Adapter
     from riallm.tokenizer.text import Fim, TextTokenizer
 
 NAMES = (
@@ -87,6 +88,7 @@ class ScriptedEngine:
         self.name, self.context = name, context
         self.vocab_size = vocab_size or self.tokenizer.vocab_size
         self.asked: list[Request] = []
+        self.published: list[Adapter | None] = []
         self._answers = dict(answers or {})
         self._pause, self._most, self._max_waiting, self._fail_after = pause, most, max_waiting, fail_after
         self._turn = threading.Condition()
@@ -112,6 +114,10 @@ class ScriptedEngine:
             self._open.add(ticket)
         threading.Thread(target=self._work, args=(request, ticket), daemon=True).start()
         return ticket
+
+    def publish(self, adapter: Adapter | None) -> None:
+        """Put it with `published`; answers stay as they were told."""
+        self.published.append(adapter)
 
     def embed(self, prompts: list[list[int]]) -> list[list[float]]:
         """Two numbers a prompt: the share of even and odd ids, of length 1."""

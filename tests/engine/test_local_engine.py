@@ -9,53 +9,18 @@ from typing import Any
 
 import pytest
 import torch
+from engines import GREEDY, VOCAB, answer, engine, greedy, ids_of, llama, prompt, ria, two_files
 
 from riallm.core.errors import BudgetError, UsageError
 from riallm.engine.drafting import Pace, Places
-from riallm.engine.local import EngineOptions, LocalEngine
-from riallm.engine.request import Delta, Request, Sampling
+from riallm.engine.local import LocalEngine
+from riallm.engine.request import Request, Sampling
+from riallm.engine.sequence import Running
 from riallm.models.decoder import Decoder
 from riallm.models.llama import Llama, LlamaConfig
 from riallm.models.ria import RIA
-from riallm.models.zoo import nano
-from riallm.nn.meta import Relation, TokenMeta
+from riallm.nn.meta import TokenMeta
 from riallm.nn.paged import PAGE
-
-VOCAB, CONTEXT = 61, 512
-
-
-def ria() -> RIA:
-    """Ranges are a few tokens, so that they matter; relations count."""
-    sizes = nano(hidden=128, layers=2, inner=128, vocab=VOCAB, context=CONTEXT)
-    made = RIA(replace(sizes, zero_output=False, local_window=24, file_window=70))
-    made.initialise(seed=1)
-    draws = torch.Generator().manual_seed(2)
-    with torch.no_grad():
-        made.embed_tokens.weight.mul_(6.0)
-        for block in made.layers:
-            block.self_attn.alpha.normal_(std=3.0, generator=draws)  # type: ignore[union-attr, operator]
-    return made.eval()
-
-
-def llama() -> Llama:
-    config = LlamaConfig(
-        vocab_size=VOCAB,
-        hidden_size=64,
-        intermediate_size=96,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=16,
-        max_position_embeddings=CONTEXT,
-        qk_norm=True,
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        made = Llama(config)
-        with torch.no_grad():
-            for parameter in made.parameters():
-                parameter.normal_(std=0.3)
-    return made.eval()
 
 
 @pytest.fixture(scope="module", params=[ria, llama])
@@ -64,69 +29,12 @@ def model(request: pytest.FixtureRequest) -> Decoder:
     return made
 
 
-def engine(model: Decoder, *, small: Decoder | None = None, **options: Any) -> LocalEngine:
-    """Bytes of a token: its number, so that texts are easily told."""
-    given = {"kv_bytes": 16 << 20, "lookahead": 0, **options}
-    return LocalEngine(
-        model,
-        name="tiny",
-        identity="tiny",
-        decode=lambda ids: bytes(40 + index for index in ids),
-        context=CONTEXT,
-        options=EngineOptions(**given),
-        small=small,
-    )
-
-
 @pytest.fixture
 def resident(model: Decoder) -> Iterator[LocalEngine]:
     made = engine(model)
     yield made
     made.close()
     made.scheduler.book.check_integrity([])
-
-
-def answer(ticket: Any) -> list[Delta]:
-    pieces: list[Delta] = []
-    while not pieces or pieces[-1].finish is None:
-        piece = ticket.next(60.0)
-        assert piece is not None, "nothing came within a minute"
-        pieces.append(piece)
-    return pieces
-
-
-def ids_of(pieces: Sequence[Delta]) -> list[int]:
-    return [token.id for piece in pieces for token in piece.tokens]
-
-
-def prompt(length: int, seed: int = 0) -> tuple[int, ...]:
-    """Repeats itself, as code does, so that something can be looked up."""
-    draw = torch.Generator().manual_seed(seed)
-    words = torch.randint(0, VOCAB, (6, 7), generator=draw)
-    chosen = torch.randint(0, 6, (length // 7 + 1,), generator=draw)
-    return tuple(words[chosen].flatten()[:length].tolist())
-
-
-def two_files(length: int) -> TokenMeta:
-    """The second third imports the first, the third nothing."""
-    relations = torch.tensor([[[1, 0, 0], [2, 1, 0], [0, 0, 1]]])
-    assert relations[0, 1, 0] == int(Relation.IMPORT)
-    return replace(TokenMeta.plain(1, length), files=(torch.arange(length) * 3 // length)[None], relations=relations)
-
-
-def greedy(model: Decoder, ids: Sequence[int], num: int, meta: TokenMeta | None = None) -> list[int]:
-    """One pass over the whole text for every token."""
-    found = list(ids)
-    for _ in range(num):
-        given = meta or TokenMeta.plain(1, len(ids))
-        files = torch.cat((given.files, given.files[:, -1:].expand(1, len(found) - len(ids))), dim=1)
-        whole = replace(TokenMeta.plain(1, len(found)), files=files, relations=given.relations)
-        with torch.inference_mode():
-            found.append(int(model.logits(model(torch.tensor([found]), whole).hidden[0, -1]).argmax()))
-    return found[len(ids) :]
-
-
-GREEDY = Sampling(temperature=0.0)
 
 
 @pytest.mark.parametrize("options", [{}, {"step_tokens": 40}, {"lookahead": 4}, {"step_tokens": 40, "lookahead": 4}])
@@ -221,6 +129,19 @@ def test_a_small_model_drafts_and_changes_nothing(model: Decoder, temperature: f
     assert found[0] == found[1] == found[2]
 
 
+def test_a_small_model_that_is_sure_drafts_far_ahead() -> None:
+    model = llama()
+    assert model.lm_head is not None
+    with torch.no_grad():
+        model.lm_head.weight.mul_(30.0)
+    made = engine(model, small=model, lookahead=8)
+    request = Request(ids=prompt(60), max_tokens=60, sampling=GREEDY, meta=two_files(60))
+    pieces = answer(made.submit(request))
+    made.close()
+    assert ids_of(pieces) == greedy(model, request.ids, 60, request.meta)
+    assert len(pieces) < 20 and made.load().accepted_tokens > 40
+
+
 def test_a_small_model_of_other_tokens_is_refused(model: Decoder) -> None:
     tiny = LlamaConfig(
         vocab_size=VOCAB + 1,
@@ -313,6 +234,39 @@ def test_an_error_in_a_pass_reaches_those_who_asked(resident: LocalEngine, monke
         (last,) = answer(resident.submit(Request(ids=prompt(20), max_tokens=5)))
         assert last.finish == "error" and last.error == "MemoryError: no room"
     assert answer(resident.submit(Request(ids=prompt(20), max_tokens=5)))[-1].finish == "length"
+
+
+def test_who_fails_leaves_no_page_with_drafts_that_fell(model: Decoder) -> None:
+    """The last place of the page held a draft when decoding the token that was drawn instead failed."""
+    ids = prompt(PAGE - 2)
+    first, second = greedy(model, ids, 2)
+    made = engine(model, lookahead=4)
+    decode = made._decode
+
+    def fails(tokens: Sequence[int]) -> bytes:
+        if len(told) == 1:
+            raise RuntimeError("no such token")
+        told.extend(tokens)
+        return decode(tokens)
+
+    class Wrong:
+        def propose(self, running: Running, num: int) -> list[int]:
+            return [(second + 1) % VOCAB] * num
+
+        def forget(self, running: Running) -> None:
+            pass
+
+    told: list[int] = []
+    made._decode, made.scheduler.drafter = fails, Wrong()
+    (*_, last) = answer(made.submit(Request(ids=ids, max_tokens=9, sampling=GREEDY)))
+    assert last.finish == "error" and told == [first]
+    made._decode, made.scheduler.drafter = decode, None
+    again = (*ids, first, second, 1, 2, 3)
+    pieces = answer(made.submit(Request(ids=again, max_tokens=9, sampling=GREEDY)))
+    assert ids_of(pieces) == greedy(model, again, 9)
+    assert pieces[-1].usage is not None and pieces[-1].usage.cached_tokens == 0
+    made.close()
+    made.scheduler.book.check_integrity([])
 
 
 def test_what_cannot_fit_is_refused_with_figures(resident: LocalEngine) -> None:

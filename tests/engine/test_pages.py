@@ -100,7 +100,7 @@ def test_what_is_known_is_found_until_the_memory_is_needed() -> None:
         made.reserve(Table(pages=(), num_tokens=0, relations=ONE), 12 * PAGE)
 
 
-@pytest.mark.parametrize("change", ["token", "file", "relation", "identity"])
+@pytest.mark.parametrize("change", ["token", "file", "relation", "identity", "adapter"])
 def test_a_key_tells_all_that_a_page_depends_on(change: str) -> None:
     made = book()
     ids, files, relations = [3] * PAGE, [0] * (PAGE - 1) + [1], torch.tensor([[1, 0], [2, 1]])
@@ -111,9 +111,9 @@ def test_a_key_tells_all_that_a_page_depends_on(change: str) -> None:
         files = [0] * (PAGE - 2) + [1, 1]
     elif change == "relation":
         relations = torch.tensor([[1, 0], [3, 1]])
-    else:
+    elif change == "identity":
         made = PageBook(made.store, identity="y")
-    (after,) = made.keys(ids, files, relations)
+    (after,) = made.keys(ids, files, relations, adapter="z" if change == "adapter" else "")
     assert before != after
     (unseen,) = made.keys([3] * PAGE, [0] * PAGE, torch.tensor([[1, 9], [9, 9]]))
     assert (unseen,) == tuple(made.keys([3] * PAGE, [0] * PAGE, ONE))  # of files that come later nothing depends
