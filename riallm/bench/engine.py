@@ -2,8 +2,8 @@
 
 Weights are drawn at random where nobody has the name's, since speed does not depend on them. One request after another
 is asked for an answer behind a short prompt (decode), for one token behind a long one (prefill), and many at once. The
-fixed cost of a token is what is left of its time when the bytes of all weights have been read at the read bandwidth of
-the same run. A peer is asked for the same tokens in the same round, right after us.
+fixed cost of a token is what is left of its time without the operations that read weights. A peer is asked for the same
+tokens in the same round, right after us.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import argparse
 import os
 import statistics
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -141,6 +142,7 @@ def measure(
     prefill: dict[str, list[float]] = {name: [] for name in decode}
     together: list[float] = []
     read: list[float] = []
+    spent: list[dict[str, float]] = []
     for number in range(rounds + 1):
         short, far = prompt(model, 16, number), prompt(model, long, 100 + number)
         written = {"": _speed(ask(model, [short], answer))}
@@ -149,7 +151,9 @@ def measure(
         understood = {"": one.prompt_tokens / one.prompt_seconds}
         understood |= {peer.name: peer.prefill(far) for peer in peers}
         many = ask(model, [prompt(model, 16, 1000 * (number + 1) + client) for client in range(clients)], answer)
+        parts = taken_apart(model, short, answer)
         if number:  # the first round warms up
+            spent.append(parts)
             for name in decode:
                 decode[name].append(written[name])
                 prefill[name].append(understood[name])
@@ -162,7 +166,7 @@ def measure(
         "read_gb_a_second": bandwidth_gb,
         "decode_tokens_a_second": a_second,
         "decode_bandwidth_share": a_second * gb / bandwidth_gb,
-        "fixed_ms_a_token": 1e3 * (1 / a_second - gb / bandwidth_gb),
+        **{name: statistics.median(parts[name] for parts in spent) for name in spent[0]},
         "prefill_tokens": long,
         "prefill_tokens_a_second": statistics.median(prefill[""]),
         "prefill_gop_a_second": statistics.median(prefill[""]) * flops / 1e9,
@@ -170,6 +174,45 @@ def measure(
         "clients_tokens_a_second": statistics.median(together),
         "clients_over_one": statistics.median(together) / a_second,
         **llama_cpp.figures(peers, {"decode": decode, "prefill": prefill}),
+    }
+
+
+def taken_apart(model: LocalModel, ids: Sequence[int], answer: int) -> dict[str, float]:
+    """Milliseconds of a token behind the first one: in all, of each operation of the blocks, and of the head. `fixed`
+    is what is left without those that read weights, `python` what no operation takes. Empty without a compiled pass."""
+    import torch
+
+    from riallm.engine.request import Request, Sampling
+
+    program = model.model.program
+    if program is None:
+        return {}
+    sampling = Sampling(temperature=0.0)
+    ticket = model.engine.submit(Request(ids=tuple(ids), max_tokens=answer, sampling=sampling))
+    first = ticket.next()
+    assert first is not None and first.usage is None
+    before, num_before = program.spent(), program.num_runs
+    piece = first
+    while piece.usage is None:
+        found = ticket.next()
+        assert found is not None
+        piece = found
+    after, num = program.spent(), program.num_runs - num_before
+    whole = 1e3 * piece.usage.completion_seconds / (piece.usage.completion_tokens - 1)
+    parts = {name: 1e3 * (after[name].seconds - before[name].seconds) / num for name in after}
+    hidden = torch.zeros(1, model.model.sizes.hidden_size)
+    heads = []
+    for _ in range(5):
+        began = time.perf_counter()
+        model.model.logits(hidden)
+        heads.append(1e3 * (time.perf_counter() - began))
+    parts["head"] = statistics.median(heads)
+    weights = sum(parts[name] for name in parts if name == "head" or after[name].weight_bytes)
+    return {
+        "ms_a_token": whole,
+        "fixed_ms_a_token": whole - weights,
+        **{f"{name} ms": value for name, value in parts.items()},
+        "python ms": whole - sum(parts.values()),
     }
 
 

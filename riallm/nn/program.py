@@ -133,7 +133,7 @@ class Program:
         self._widths = (ctypes.c_int64 * len(widths))(*widths)
         self._seconds = (ctypes.c_double * len(ops))()
         self._room = torch.empty(0)
-        self._lock, self._runs = threading.Lock(), 0
+        self._lock, self.num_runs = threading.Lock(), 0
         self.path = kernels().number
         linear = kernels().linear
         assert linear is not None
@@ -178,7 +178,7 @@ class Program:
                 workspace=workspace.data_ptr(),
                 seconds=ctypes.addressof(self._seconds),
             )
-            self._runs += 1
+            self.num_runs += 1
             library.riallm_run(ctypes.byref(self._program), ctypes.byref(run))
             return buffers[self.ops[-1].target].clone()
 
@@ -192,8 +192,8 @@ class Program:
             )
             found[op.name] = Spent(
                 seconds=one.seconds + seconds,
-                calls=one.calls + self._runs,
-                weight_bytes=one.weight_bytes + weight * self._runs,
+                calls=one.calls + self.num_runs,
+                weight_bytes=one.weight_bytes + weight * self.num_runs,
             )
         return found
 

@@ -432,7 +432,7 @@ void riallm_linear(int path, int threads, int64_t kind, int64_t rows, int64_t ou
             for (int64_t place = 0; place < rows * groups; ++place) chosen.round(job, place);
         }
         for (int64_t m = 0; m < rows; m += most) {
-#pragma omp for schedule(dynamic) nowait
+#pragma omp for schedule(guided) nowait
             for (int64_t at = 0; at < panels; ++at) chosen.panel[kind](job, m, std::min(rows, m + most), at);
         }
     }

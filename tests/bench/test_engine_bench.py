@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from riallm.bench import engine
+from riallm.nn import program
 from riallm.testing.tiny import write_tiny
 
 
@@ -22,5 +23,11 @@ def test_every_figure_is_measured(
     assert told["layers"] == 2 and told["clients"] == 3 and told["command"].endswith("--rounds 1")
     for name in ("decode_tokens_a_second", "prefill_tokens_a_second", "clients_over_one", "decode_bandwidth_share"):
         assert told[name] > 0
+    if program.available():
+        parts = {name: told[name] for name in told if name.endswith(" ms")}
+        assert sum(parts.values()) == pytest.approx(told["ms_a_token"])
+        weights = ("q, k, v ms", "o ms", "gate, up ms", "down ms", "head ms")
+        fixed = sum(value for name, value in parts.items() if name not in (*weights, "paths ms"))
+        assert told["fixed_ms_a_token"] == pytest.approx(fixed)
     assert engine.main(["--model", "nothing"]) == 2
     assert "no model 'nothing'" in capsys.readouterr().err
