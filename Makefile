@@ -22,11 +22,15 @@ run: $(V)/.run sandbox ## set up, then repair the real bug in examples/ (shows t
 	@echo "To write the patch into the file:  $(V)/bin/riallm fix $(EXAMPLE) --apply"
 
 test: $(V)/.dev sandbox ## set up, then run all tests but the slow ones
-	@$(PYTEST) -m 'not slow and not gpu and not net'
+	@$(PYTEST) -m 'not slow and not gpu and not net and not browser'
 
 test-slow: $(V)/.dev sandbox ## the tests that take over ten seconds, or the package registries
 	@$(PIP) -e '.[fuzz]'
 	@$(PYTEST) -m 'slow or net'
+
+test-browser: $(V)/.dev ## the server's page in a real Chromium; where there is none, says how to install it
+	@$(PIP) -e '.[browser]'
+	@$(PYTEST) -m browser tests/serve/test_page*.py
 
 check: $(V)/.dev ## lint, layout and strict types
 	$(V)/bin/ruff check .
@@ -88,4 +92,4 @@ clean: ## remove .venv and all caches
 	rm -rf $(V) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help run test test-slow check docs lock setup python sandbox clean bench
+.PHONY: help run test test-slow test-browser check docs lock setup python sandbox clean bench

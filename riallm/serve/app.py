@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from importlib.resources import files
 from typing import Any, Protocol, TypeVar
 
 from fastapi import FastAPI, Request
@@ -24,6 +23,7 @@ from riallm.serve.errors import ApiError
 from riallm.serve.guard import Guard, endpoint_of
 from riallm.serve.infill import Infill
 from riallm.serve.metrics import Metrics
+from riallm.serve.page import page, policy
 from riallm.serve.served import Served, ServeOptions
 from riallm.serve.stream import EventStream
 from riallm.serve.wire import CompletionBody, EmbeddingBody, InfillBody, Wire, read
@@ -38,11 +38,6 @@ BODIES: Mapping[str, type[Wire]] = {
     "infill": InfillBody,
 }
 """endpoint, as `fields.TABLE` calls it -> what its honoured fields are."""
-
-PAGE_POLICY = (
-    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; img-src data:; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
 
 _B = TypeVar("_B", bound=Wire)
 
@@ -106,11 +101,12 @@ def _add_answers(app: FastAPI, house: House) -> None:
 
 
 def _add_listing(app: FastAPI, house: House, metrics: Metrics) -> None:
-    page = files("riallm.serve").joinpath("web/index.html").read_text(encoding="utf-8")
+    html = page()
+    headers = {"Content-Security-Policy": policy(html), "X-Content-Type-Options": "nosniff"}
 
     async def root(request: Request) -> Response:
         endpoint_of(request)
-        return HTMLResponse(page, headers={"Content-Security-Policy": PAGE_POLICY, "X-Content-Type-Options": "nosniff"})
+        return HTMLResponse(html, headers=headers)
 
     async def models(request: Request) -> Response:
         endpoint_of(request)

@@ -18,7 +18,7 @@ def models(served: Mapping[str, Served]) -> dict[str, Any]:
 
 
 def model(name: str, served: Served) -> dict[str, Any]:
-    """GET /v1/models/{name}; the last two fields are ours."""
+    """GET /v1/models/{name}; the last three fields are ours. chats: it was trained to answer messages."""
     return {
         "id": name,
         "object": "model",
@@ -26,6 +26,7 @@ def model(name: str, served: Served) -> dict[str, Any]:
         "owned_by": served.owner,
         "max_model_len": served.engine.context,
         "note": served.note,
+        "chats": served.tokenizer.chat_template is not None,
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import struct
 from collections.abc import Callable
 from typing import Any
@@ -144,9 +145,11 @@ def test_the_page_needs_nothing_from_elsewhere(echo: Running) -> None:
     status, headers, data = echo.send("GET", "/")
     page = data.decode()
     assert status == 200
-    assert "default-src 'none'" in headers["content-security-policy"]
-    assert "://" not in page and "//" not in page.replace("https://", "")
-    for name in ("model", "key", "load", "running", "waiting", "pages", "memory", "speed", "log", "prompt", "send"):
+    policy = headers["content-security-policy"]
+    assert "default-src 'none'" in policy and "unsafe" not in policy
+    assert policy.count("'sha256-") == 2
+    assert not re.search(r"//\S", page)
+    for name in ("model", "key", "load", "requests", "pages", "memory", "speed", "log", "prompt", "send"):
         assert f'id="{name}"' in page
 
 
