@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -82,7 +83,7 @@ class LocalEngine:
         self._jobs: list[Callable[[], None]] = []
         self._closing: float | None = None
         self._sums = {"prompt": 0, "cached": 0, "completion": 0, "drafted": 0, "accepted": 0}
-        self._recent: list[tuple[float, int]] = []
+        self._recent: deque[tuple[float, int]] = deque()
         self._thread = threading.Thread(target=self._run, name=f"engine {name}", daemon=True)
         self._thread.start()
 
@@ -206,7 +207,9 @@ class LocalEngine:
             self._passed(alike)
         written = sum(part.running.num_written for part in parts) - before
         now = time.monotonic()
-        self._recent = [(at, num) for at, num in self._recent if now - at <= WATCHED] + [(now, written)]
+        self._recent.append((now, written))
+        while now - self._recent[0][0] > WATCHED:
+            self._recent.popleft()
         self._sums["completion"] += written
         self._over([part.running for part in parts if part.running.finish is not None])
 

@@ -133,6 +133,7 @@ class Program:
         self._widths = (ctypes.c_int64 * len(widths))(*widths)
         self._seconds = (ctypes.c_double * len(ops))()
         self._room = torch.empty(0)
+        self._laid_out: tuple[int, list[Tensor], Tensor] | None = None
         self._lock, self.num_runs = threading.Lock(), 0
         self.path = kernels().number
         linear = kernels().linear
@@ -206,19 +207,23 @@ class Program:
         return [terms_of(alpha, each.relations) for alpha in self._alphas for each in within.queries]
 
     def _buffers(self, rows: int) -> tuple[list[Tensor], Tensor]:
-        """Memory of all buffers (N, width) and of the kernel; it is kept for the next run."""
-        sizes = [-(-rows * width // 16) * 16 for width in self.widths]  # each begins on a line of its own
-        most = max(
-            workspace_floats(op.weight.kind, rows * op.columns) for op in self.ops if isinstance(op.weight, Prepared)
-        )
-        if len(self._room) < sum(sizes) + most:
-            self._room = torch.empty(sum(sizes) + most)
-        starts = accumulate(sizes, initial=0)
-        buffers = [
-            self._room[start : start + rows * width].view(rows, width)
-            for start, width in zip(starts, self.widths, strict=False)
-        ]
-        return buffers, self._room[sum(sizes) :]
+        """Memory of all buffers (N, width) and of the kernel; the next run of as many rows has the same."""
+        if self._laid_out is None or self._laid_out[0] != rows:
+            sizes = [-(-rows * width // 16) * 16 for width in self.widths]  # each begins on a line of its own
+            most = max(
+                workspace_floats(op.weight.kind, rows * op.columns)
+                for op in self.ops
+                if isinstance(op.weight, Prepared)
+            )
+            if len(self._room) < sum(sizes) + most:
+                self._room = torch.empty(sum(sizes) + most)
+            starts = accumulate(sizes, initial=0)
+            buffers = [
+                self._room[start : start + rows * width].view(rows, width)
+                for start, width in zip(starts, self.widths, strict=False)
+            ]
+            self._laid_out = rows, buffers, self._room[sum(sizes) :]
+        return self._laid_out[1:]
 
 
 def _record(op: Op) -> _Op:
