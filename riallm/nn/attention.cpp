@@ -14,8 +14,9 @@
 
 namespace {
 
-constexpr int BLOCK = 8;  // queries that share the conversion of a page
-constexpr int SAME = 1;   // relations between files, as `Relation` has them: none 0, same 1, the others are linked
+constexpr int BLOCK = 8;     // queries that share the conversion of a page
+constexpr int TOGETHER = 4;  // queries, each of a head, that share what is loaded
+constexpr int SAME = 1;      // relations between files, as `Relation` has them: none 0, same 1, the others are linked
 
 CLONES void widen(const Call& call, const void* from, int64_t at, int64_t size, float* to) {
     if (call.kept == FLOAT32) {
@@ -29,15 +30,22 @@ CLONES void widen(const Call& call, const void* from, int64_t at, int64_t size, 
     }
 }
 
-// Scores (64) of one query: dimension after dimension.
-CLONES void score(const float* q, const float* keys, int64_t size, float scale, float* scores) {
-    Lanes a = {}, b = {}, c = {}, d = {};
-    for (int64_t i = 0; i < size; ++i) {
-        const float* key = keys + i * PAGE;
-        a = fused(q[i], load(key), a), b = fused(q[i], load(key + 16), b);
-        c = fused(q[i], load(key + 32), c), d = fused(q[i], load(key + 48), d);
-    }
-    store(scores, a * scale), store(scores + 16, b * scale), store(scores + 32, c * scale), store(scores + 48, d * scale);
+// Scores (64) of R queries: dimension after dimension; a key that is loaded serves all of them.
+template <int R>
+INLINE void scores_of(const float* const* q, const float* keys, int64_t size, float scale, float (*scores)[PAGE]) {
+    Lanes sums[R][4] = {};
+    for (int64_t i = 0; i < size; ++i)
+        UNROLL for (int part = 0; part < 4; ++part) {
+            const Lanes key = load(keys + i * PAGE + part * 16);
+            UNROLL for (int r = 0; r < R; ++r) sums[r][part] = fused(q[r][i], key, sums[r][part]);
+        }
+    for (int r = 0; r < R; ++r)
+        for (int part = 0; part < 4; ++part) store(scores[r] + part * 16, sums[r][part] * scale);
+}
+
+CLONES void score(const float* const* q, int num, const float* keys, int64_t size, float scale, float (*scores)[PAGE]) {
+    if (num == TOGETHER) return scores_of<TOGETHER>(q, keys, size, scale, scores);
+    for (int r = 0; r < num; ++r) scores_of<1>(q + r, keys, size, scale, scores + r);
 }
 
 // Weights of a page from its scores, with the largest so far; the sum and what was summed before are brought along.
@@ -60,20 +68,31 @@ CLONES void weigh(float* scores, float* largest, float* total, float* sums, int6
     for (int64_t d = 0; d < size; ++d) sums[d] *= kept;
 }
 
-// Key after key; four, or one, times sixteen dimensions at a time.
-CLONES void add(const float* weights, const float* values, int64_t size, float* sums) {
+// Key after key; 64 dimensions, or one, at a time.
+template <int R>
+INLINE void add_to(const float (*weights)[PAGE], const float* values, int64_t size, float* sums) {
     int64_t at = 0;
     for (; at + 64 <= size; at += 64) {
-        Lanes a = load(sums + at), b = load(sums + at + 16), c = load(sums + at + 32), d = load(sums + at + 48);
-        for (int j = 0; j < PAGE; ++j) {
-            const float* value = values + j * size + at;
-            a = fused(weights[j], load(value), a), b = fused(weights[j], load(value + 16), b);
-            c = fused(weights[j], load(value + 32), c), d = fused(weights[j], load(value + 48), d);
-        }
-        store(sums + at, a), store(sums + at + 16, b), store(sums + at + 32, c), store(sums + at + 48, d);
+        Lanes own[R][4];
+        for (int r = 0; r < R; ++r)
+            for (int part = 0; part < 4; ++part) own[r][part] = load(sums + r * size + at + part * 16);
+        for (int j = 0; j < PAGE; ++j)
+            UNROLL for (int part = 0; part < 4; ++part) {
+                const Lanes value = load(values + j * size + at + part * 16);
+                UNROLL for (int r = 0; r < R; ++r) own[r][part] = fused(weights[r][j], value, own[r][part]);
+            }
+        for (int r = 0; r < R; ++r)
+            for (int part = 0; part < 4; ++part) store(sums + r * size + at + part * 16, own[r][part]);
     }
     for (; at < size; ++at)
-        for (int j = 0; j < PAGE; ++j) sums[at] = __builtin_fmaf(weights[j], values[j * size + at], sums[at]);
+        for (int r = 0; r < R; ++r)
+            for (int j = 0; j < PAGE; ++j)
+                sums[r * size + at] = __builtin_fmaf(weights[r][j], values[j * size + at], sums[r * size + at]);
+}
+
+CLONES void add(const float (*weights)[PAGE], int num, const float* values, int64_t size, float* sums) {
+    if (num == TOGETHER) return add_to<TOGETHER>(weights, values, size, sums);
+    for (int r = 0; r < num; ++r) add_to<1>(weights + r, values, size, sums + r * size);
 }
 
 // Whether any query of a block may see any key of a page.
@@ -110,7 +129,7 @@ void attend(const Call& call, const Stretch& own, int64_t from, int64_t to, int6
     const int64_t size = call.head_dim, heads = call.heads / call.kv_heads, rows = (to - from + 1) * heads;
     const float scale = 1.0f / std::sqrt(static_cast<float>(size));
     std::vector<float> keys(size * PAGE), values(size * PAGE), sums(rows * size), largest(rows, -INFINITY), total(rows);
-    float scores[PAGE];
+    alignas(64) float scores[TOGETHER][PAGE];
     for (int64_t first = 0; first <= to; first += PAGE) {
         const int count = static_cast<int>(std::min<int64_t>(PAGE, own.num_tokens - first));
         if (!seen(call, own, from, to, first, first + count)) continue;
@@ -123,12 +142,17 @@ void attend(const Call& call, const Stretch& own, int64_t from, int64_t to, int6
             for (int j = 0; j < PAGE; ++j)
                 for (int64_t d = 0; d < size; ++d) values[j * size + d] *= call.value_scales[place * PAGE + j];
         }
-        for (int64_t r = 0; r < rows; ++r) {
-            const int64_t at = from + r / heads, head = group * heads + r % heads;
-            score(call.q + ((row + r / heads) * call.heads + head) * size, keys.data(), size, scale, scores);
-            relate(call, own, at, first, count, head, scores);
-            weigh(scores, &largest[r], &total[r], &sums[r * size], size);
-            add(scores, values.data(), size, &sums[r * size]);
+        for (int64_t r = 0; r < rows; r += TOGETHER) {
+            const int num = static_cast<int>(std::min<int64_t>(TOGETHER, rows - r));
+            const float* q[TOGETHER];
+            for (int i = 0; i < num; ++i)
+                q[i] = call.q + ((row + (r + i) / heads) * call.heads + group * heads + (r + i) % heads) * size;
+            score(q, num, keys.data(), size, scale, scores);
+            for (int i = 0; i < num; ++i) {
+                relate(call, own, from + (r + i) / heads, first, count, group * heads + (r + i) % heads, scores[i]);
+                weigh(scores[i], &largest[r + i], &total[r + i], &sums[(r + i) * size], size);
+            }
+            add(scores, num, values.data(), size, &sums[r * size]);
         }
     }
     for (int64_t r = 0; r < rows; ++r) {

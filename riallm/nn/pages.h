@@ -13,6 +13,7 @@
 #endif
 
 #define INLINE inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 8")
 
 constexpr int PAGE = 64;  // tokens of a page
 enum Kept { FLOAT32, BFLOAT16, INT8 };
