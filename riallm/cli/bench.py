@@ -14,6 +14,8 @@ from riallm.core.errors import UsageError
 BENCHMARKS: dict[str, tuple[str, str]] = {
     "engine": ("riallm.bench.engine:main", "answers, prompts and company, beside llama.cpp with --peers"),
     "kernels": ("riallm.bench.kernels:main", "packed matrices times activations"),
+    "attention": ("riallm.bench.attention:main", "naive, fused and over pages: time and peak memory"),
+    "compression": ("riallm.bench.compression:main", "bits a byte that each compression costs"),
     "scoring": ("riallm.bench.scoring:main", "how long a model takes over the candidates of a repair"),
     "repair_speed": ("riallm.bench.repair_speed:main", "candidates a second of riallm fix, and its memory"),
     "starts": ("riallm.bench.starts:main", "what a command in the sandbox costs"),
