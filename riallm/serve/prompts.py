@@ -135,10 +135,18 @@ def _no_files(files: Sequence[File]) -> None:
 def _around(tokenizer: TextTokenizer, prefix: str, suffix: str, room: int) -> tuple[list[int], list[int]]:
     """As much of both sides as there is room for, nearest to the hole."""
     room = max(room, 0)
-    before = tokenizer.encode(prefix[max(0, len(prefix) - CHARS_PER_TOKEN * room) :]) if prefix else []
-    after = tokenizer.encode(suffix[: CHARS_PER_TOKEN * room]) if suffix else []
+    most = CHARS_PER_TOKEN * room
+    before = tokenizer.encode(prefix[_cut(len(prefix), most) :]) if prefix else []
+    after = tokenizer.encode(suffix[:most]) if suffix else []
     behind = min(len(after), max(int(SUFFIX_SHARE * room), room - len(before)))
-    return before[max(0, len(before) - (room - behind)) :], after[:behind]
+    return before[_cut(len(before), room - behind) :], after[:behind]
+
+
+def _cut(size: int, room: int) -> int:
+    """Where to begin so that the rest fits. It goes on by eighths of the room: while somebody types, the text begins at
+    the same place for a while, and what was read of it is found again."""
+    step = max(1, room // 8)
+    return min(size, -(-max(0, size - room) // step) * step)
 
 
 def _marked(fim: Fim, before: Sequence[int], after: Sequence[int]) -> list[int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from riallm.agent.client import Context
@@ -21,13 +23,29 @@ def nano() -> HybridText:
     return HybridText(load(folder_of("ria-nano") / "tokenizer.json"))
 
 
-@pytest.mark.parametrize("size", [3, 3000])
-def test_a_hole_is_shown_as_the_repair_shows_it(nano: HybridText, size: int) -> None:
+def test_a_hole_is_shown_as_the_repair_shows_it(nano: HybridText) -> None:
     client = LocalClient(folder_of("ria-nano"))
-    before, after = "def f(x):\n    y = x\n" * size + "    return ", "\n\nprint(f(1))\n" * size
+    before, after = "def f(x):\n    y = x\n    return ", "\n\nprint(f(1))\n"
     expected = client._hole(Context(path="a.py", prefix=before, suffix=after))
     room = client._model.config.max_position_embeddings - ANSWER_TOKENS
     assert list(HybridPrompts(nano).infill(before, after, files=(), path="a.py", room=room).ids) == expected
+
+
+def test_a_long_text_begins_at_the_same_place_while_somebody_types(nano: HybridText) -> None:
+    prompts, room = HybridPrompts(nano), 400
+    before = "".join(f"def f{number}(x):\n    return x + {number}\n" for number in range(3000))
+    after, typed = "\n\nprint(f0(1))\n" * 3000, "    total = sum(f(1) for f in range(20))\n" * 20
+    starts, shortest = [], room
+    for size in range(1, len(typed), 7):
+        ids = prompts.infill(before + typed[:size], after, files=(), path="a.py", room=room).ids
+        shortest = min(shortest, len(ids))
+        assert len(ids) <= room
+        begin = ids.index(nano.fim.prefix)
+        starts.append(ids[begin : begin + 20])
+    changes = sum(one != other for one, other in pairwise(starts))
+    tokens = len(nano.encode(typed))
+    assert 0 < changes <= tokens // (room * 0.6 // 8) + 1 < len(starts) // 5
+    assert shortest > room * 3 // 4
 
 
 def test_more_files_and_tools_are_refused(nano: HybridText) -> None:
