@@ -2,7 +2,7 @@
 
 Once so much Python stands around the hole as the model holds with what is typed, four fifths of it before the cursor:
 the first request reads all of it, and those that follow find most of it read already. Once there are as many lines as
-llama.vim sends by itself: where the model does not hold them, something else is left out with every few characters.
+llama.vim sends by itself: where the model does not hold them, what is left out grows by a step now and then.
 """
 
 from __future__ import annotations

@@ -197,7 +197,20 @@ class LocalEngine:
             # What came in before it was closing, but after this turn looked, has another turn.
             if self._closing is not None and len(gone) == len(everyone) and not (self._arrived or self._jobs):
                 return
-            self._step(self.scheduler.step())
+            self._step(self._shared())
+
+    def _shared(self) -> list[Part]:
+        """The parts of the next step. Where sharing itself fails, nobody knows at whom, so all that are there hear of
+        it: a thread that ended would leave them waiting for ever."""
+        try:
+            return self.scheduler.step()
+        except Exception as error:
+            log.exception("%s could not share out a step; its requests are told so", self.name)
+            everyone = [*self.scheduler.running, *self.scheduler.waiting]
+            for each in everyone:
+                each.fail(error)
+            self._over(everyone)
+            return []
 
     def _step(self, parts: Sequence[Part]) -> None:
         if not parts:

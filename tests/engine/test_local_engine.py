@@ -236,6 +236,22 @@ def test_an_error_in_a_pass_reaches_those_who_asked(resident: LocalEngine, monke
     assert answer(resident.submit(Request(ids=prompt(20), max_tokens=5)))[-1].finish == "length"
 
 
+def test_an_error_in_sharing_out_a_step_leaves_nobody_waiting(
+    resident: LocalEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> None:
+        raise RuntimeError("no step")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(resident.scheduler, "step", broken)
+        tickets = [resident.submit(Request(ids=prompt(20, seed), max_tokens=4)) for seed in range(2)]
+        for ticket in tickets:
+            (last,) = answer(ticket)
+            assert last.finish == "error" and last.error == "RuntimeError: no step"
+    assert resident.load().running == resident.load().waiting == 0
+    assert answer(resident.submit(Request(ids=prompt(20), max_tokens=5)))[-1].finish == "length"
+
+
 def test_who_fails_leaves_no_page_with_drafts_that_fell(model: Decoder) -> None:
     """The last place of the page held a draft when decoding the token that was drawn instead failed."""
     ids = prompt(PAGE - 2)
