@@ -151,7 +151,7 @@ def measure(
         understood = {"": one.prompt_tokens / one.prompt_seconds}
         understood |= {peer.name: peer.prefill(far) for peer in peers}
         many = ask(model, [prompt(model, 16, 1000 * (number + 1) + client) for client in range(clients)], answer)
-        parts = taken_apart(model, short, answer)
+        parts = taken_apart(model, answer)
         if number:  # the first round warms up
             spent.append(parts)
             for name in decode:
@@ -177,28 +177,18 @@ def measure(
     }
 
 
-def taken_apart(model: LocalModel, ids: Sequence[int], answer: int) -> dict[str, float]:
+def taken_apart(model: LocalModel, answer: int) -> dict[str, float]:
     """Milliseconds of a token behind the first one: in all, of each operation of the blocks, and of the head. `fixed`
     is what is left without those that read weights, `python` what no operation takes. Empty without a compiled pass."""
     import torch
 
-    from riallm.engine.request import Request, Sampling
-
     program = model.model.program
     if program is None:
         return {}
-    sampling = Sampling(temperature=0.0)
-    ticket = model.engine.submit(Request(ids=tuple(ids), max_tokens=answer, sampling=sampling))
-    first = ticket.next()
-    assert first is not None and first.usage is None
     before, num_before = program.spent(), program.num_runs
-    piece = first
-    while piece.usage is None:
-        found = ticket.next()
-        assert found is not None
-        piece = found
+    (usage,) = ask(model, [[0]], answer)  # of one token, so that its pass is like those of the answer
     after, num = program.spent(), program.num_runs - num_before
-    whole = 1e3 * piece.usage.completion_seconds / (piece.usage.completion_tokens - 1)
+    whole = 1e3 / _speed([usage])
     parts = {name: 1e3 * (after[name].seconds - before[name].seconds) / num for name in after}
     hidden = torch.zeros(1, model.model.sizes.hidden_size)
     heads = []

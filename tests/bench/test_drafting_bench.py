@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from riallm.bench import drafting
 from riallm.bench.own_text import passages, whole
 from riallm.core.errors import BudgetError
 from riallm.engine.request import Usage
-from riallm.engine.sequence import Running
+from riallm.engine.sequence import Rows, Running
 from riallm.testing.tiny import write_tiny
 
 
@@ -50,8 +51,8 @@ def test_a_draft_that_changes_an_answer_is_told(
     """Here a token is one higher wherever something was drafted behind it."""
     take = Running.take
 
-    def wrong(self: Running, logits: Any, drafts: list[int]) -> int:
-        return take(self, logits.roll(1, dims=-1) if drafts else logits, drafts)
+    def wrong(self: Running, rows: Rows, drafts: list[int]) -> int:
+        return take(self, replace(rows, logits=rows.logits.roll(1, dims=-1)) if drafts else rows, drafts)
 
     monkeypatch.setattr(Running, "take", wrong)
     assert drafting.main(small(folder)) == 1

@@ -71,7 +71,7 @@ def test_every_figure_is_measured(
     faults = ("lost", "differing", "running_left", "waiting_left", "pages_left", "unhealthy")
     assert [told[f"soak_{name}"] for name in faults] == [0] * len(faults)
     assert told["soak_resident_mib_start"] > 10 < told["soak_resident_mib_end"]
-    assert descendants(os.getpid()) == before
+    assert set(descendants(os.getpid())) <= set(before)
 
 
 def test_ctrl_c_ends_the_server_and_tells_what_there_is(
@@ -92,7 +92,7 @@ def test_ctrl_c_ends_the_server_and_tells_what_there_is(
     assert "stopped; the server has ended" in told.err
     assert card(told.out)["stopped"] and 6 <= card(told.out)["soak_asked"] < 100
     assert "soak_pages_left" not in card(told.out)
-    assert descendants(os.getpid()) == before
+    assert set(descendants(os.getpid())) <= set(before)
 
 
 def soak_of(server: Server, *, seconds: float = 0.5) -> Soak:

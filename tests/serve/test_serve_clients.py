@@ -230,7 +230,7 @@ def test_a_long_file_is_cut_around_the_hole(start: Start) -> None:
     extra = [{"filename": "far.py", "text": "f" * 50}, {"filename": "near.py", "text": "n" * 9000}]
     assert server.post("/infill", {**body, "input_extra": extra})[0] == 200
     prompt = server.engine.tokenizer.decode_bytes(server.engine.asked[0].ids, specials=True).decode()
-    assert len(server.engine.asked[0].ids) == 180
+    assert 180 - 180 // 8 <= len(server.engine.asked[0].ids) <= 180
     assert "aHERE<|fim_suffix|>THEREb" in prompt
     assert "n" * 20 not in prompt
 
