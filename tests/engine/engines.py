@@ -47,8 +47,13 @@ def llama() -> Llama:
         max_position_embeddings=CONTEXT,
         qk_norm=True,
     )
+    return drawn(config)
+
+
+def drawn(config: LlamaConfig, seed: int = 0) -> Llama:
+    """Weights large enough for answers to vary."""
     with torch.random.fork_rng():
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         made = Llama(config)
         with torch.no_grad():
             for parameter in made.parameters():

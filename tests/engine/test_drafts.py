@@ -7,6 +7,7 @@ import math
 
 import pytest
 import torch
+from engines import drawn
 
 from riallm.engine.local import EngineOptions, LocalEngine
 from riallm.engine.request import Request, Sampling
@@ -29,13 +30,7 @@ def model() -> Llama:
         max_position_embeddings=128,
         qk_norm=True,
     )
-    with torch.random.fork_rng():
-        torch.manual_seed(4)
-        made = Llama(config)
-        with torch.no_grad():
-            for parameter in made.parameters():
-                parameter.normal_(std=0.3)
-    return made.eval()
+    return drawn(config, seed=4)
 
 
 def prompt() -> tuple[int, ...]:
