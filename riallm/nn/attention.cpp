@@ -44,8 +44,9 @@ INLINE void scores_of(const float* const* q, const float* keys, int64_t size, fl
 }
 
 CLONES void score(const float* const* q, int num, const float* keys, int64_t size, float scale, float (*scores)[PAGE]) {
-    if (num == TOGETHER) return scores_of<TOGETHER>(q, keys, size, scale, scores);
-    for (int r = 0; r < num; ++r) scores_of<1>(q + r, keys, size, scale, scores + r);
+    if (num == 4) return scores_of<4>(q, keys, size, scale, scores);
+    if (num >= 2) scores_of<2>(q, keys, size, scale, scores);
+    if (num % 2) scores_of<1>(q + num - 1, keys, size, scale, scores + num - 1);
 }
 
 // Weights of a page from its scores, with the largest so far; the sum and what was summed before are brought along.
@@ -91,8 +92,9 @@ INLINE void add_to(const float (*weights)[PAGE], const float* values, int64_t si
 }
 
 CLONES void add(const float (*weights)[PAGE], int num, const float* values, int64_t size, float* sums) {
-    if (num == TOGETHER) return add_to<TOGETHER>(weights, values, size, sums);
-    for (int r = 0; r < num; ++r) add_to<1>(weights + r, values, size, sums + r * size);
+    if (num == 4) return add_to<4>(weights, values, size, sums);
+    if (num >= 2) add_to<2>(weights, values, size, sums);
+    if (num % 2) add_to<1>(weights + num - 1, values, size, sums + (num - 1) * size);
 }
 
 // Whether any query of a block may see any key of a page.
@@ -111,6 +113,10 @@ bool seen(const Call& call, const Stretch& own, int64_t from, int64_t to, int64_
 void relate(const Call& call, const Stretch& own, int64_t at, int64_t first, int count, int64_t head, float* scores) {
     const int64_t row = own.files[at] * own.num_files;
     const float* terms = own.terms ? own.terms + head * own.num_files * own.num_files + row : nullptr;
+    if (call.local < 0 && !terms) {  // only what comes after is not seen
+        std::fill(scores + std::max<int64_t>(0, std::min<int64_t>(count, at - first + 1)), scores + PAGE, -INFINITY);
+        return;
+    }
     for (int j = 0; j < count; ++j) {
         const int64_t distance = at - (first + j), file = own.files[first + j];
         const uint8_t relation = own.relations[row + file];
