@@ -1,8 +1,7 @@
 """A pass of a decoder's blocks as one call into compiled code (`program.cpp`): for packed weights and pages.
 
-Between two kernels that are called one by one from here, the memory waits; at one token a pass that is half of the
-time. A program is the same blocks written down as operations on buffers of float32. What it computes for a token does
-not depend on the other tokens of the call.
+Between two kernels that are called one by one from here, the memory waits. A program is the same blocks written down as
+operations on buffers of float32. What it computes for a token does not depend on the other tokens of the call.
 
 Letters: N tokens, D hidden, K head size.
 """
