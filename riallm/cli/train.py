@@ -57,9 +57,10 @@ def bar(stage: Stage, *, quiet: bool) -> Any:
 
     def line(step: Step) -> str:
         seconds[0] += step.seconds
+        bits = "" if step.bits_per_byte is None else f"{step.bits_per_byte:.3f} bits/byte  "
         left = seconds[0] / max(1e-9, step.elapsed) - seconds[0]
         return (
-            f"step {step.step}  {step.nats:.3f} nats  {step.bits_per_byte:.3f} bits/byte  "
+            f"step {step.step}  {step.nats:.3f} nats  {bits}"
             f"{step.num_tokens / step.seconds:,.0f} tokens/s  {step.flops_per_second / 1e12:.3f} TFLOP/s  "
             f"{left / 60:.1f} min left"
         )

@@ -13,19 +13,23 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from riallm.core.errors import UsageError
 from riallm.nn.adapter import Adapter
+from riallm.nn.memory_state import MemoryState
 from riallm.nn.meta import TokenMeta
-from riallm.nn.state import ModelState, State
+from riallm.nn.moe import Routing
+from riallm.nn.state import State
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Output:
     """hidden (B, T, D), normed and ready for `logits`; the state given back; `taps`: hidden states (B, T, D) behind
-    the asked-for layers, by number."""
+    the asked-for layers, by number; `routing`: what the experts of each layer tell training, where there are any."""
 
     hidden: Tensor
     state: State | None
     taps: dict[int, Tensor] = field(default_factory=dict)
+    routing: tuple[Routing, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,8 +103,13 @@ class Model(nn.Module):
         """The linear maps that an adapter may change, by name: outputs and inputs of each."""
 
     @abstractmethod
-    def empty_state(self, meta: TokenMeta) -> ModelState:
+    def empty_state(self, meta: TokenMeta) -> State:
         """The state before the first token, for rows with the relations of `meta`."""
+
+    def end_turn(self, tokens: Tensor, mask: Tensor, state: MemoryState) -> MemoryState:
+        """What a family with memory does when an interaction is over: the memory behind it. tokens (B, T), mask (B, T):
+        those that are no padding."""
+        raise UsageError(f"{type(self).__name__} has no memory that outlives an interaction")
 
     @abstractmethod
     def state_specs(self) -> tuple[StateSpec, ...]:

@@ -80,16 +80,21 @@ class RIABlock(Block):
     """A block whose network has two paths, and which may mix its input with the embeddings."""
 
     def __init__(self, config: RIAConfig) -> None:
-        sizes = {"hidden_size": config.hidden_size, "intermediate_size": config.intermediate_size}
+        hidden, inner = config.hidden_size, config.intermediate_size
         eps = config.rms_norm_eps if config.qk_norm else None
         attention = replace(config.attention(), qk_norm_eps=eps, file_bias=config.file_bias)
         super().__init__(
             norms=(_norm(config), _norm(config)),
             attention=Attention(attention),
             mlp=(
-                DualPathFeedForward(**sizes, rank=config.dual_path_rank, activation=config.activation)
+                DualPathFeedForward(
+                    hidden_size=hidden,
+                    intermediate_size=inner,
+                    rank=config.dual_path_rank,
+                    activation=config.activation,
+                )
                 if config.dual_path_rank
-                else FeedForward(**sizes, activation=config.activation)
+                else FeedForward(hidden_size=hidden, intermediate_size=inner, activation=config.activation)
             ),
         )
         self.skips = nn.Parameter(torch.tensor([1.0, 0.0])) if config.skip_scalars else None

@@ -10,6 +10,7 @@ from riallm.core.errors import UsageError
 from riallm.models.decoder import Decoder
 from riallm.models.llama import Llama, LlamaConfig
 from riallm.models.ria import RIA, RIAConfig, scaled_windows
+from riallm.models.rxt import RxTConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +98,25 @@ ZOO: dict[str, Entry] = {
     ),
     "qwen2.5-1.5b": Entry(config=_qwen(28, 1536, 8960, 12, 2), written=1.54, source="Qwen2.5-1.5B's config.json"),
 }
+
+
+RXT_BETA_MICRO = RxTConfig(
+    vocab_size=32_000,
+    hidden_size=256,
+    num_layers=14,
+    num_heads=16,
+    max_interaction=1024,
+    num_slots=1024,
+    decoder_heads=8,
+    decoder_kv_heads=4,
+    num_experts=42,
+    experts_per_token=4,
+    expert_size=512,
+    encoder_heads=8,
+    encoder_kv_heads=8,
+    encoder_size=768,
+)
+"""RxT-Beta-Micro as its document has it; what its four rounded sizes come to is in docs/models/rxt.md."""
 
 
 def entry(name: str) -> Entry:

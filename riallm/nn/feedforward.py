@@ -20,11 +20,13 @@ Activation = Literal["swiglu", "relu2"]
 class FeedForward(nn.Module):
     """SwiGLU (Shazeer 2020): down(silu(gate(x)) * up(x)); or squared ReLU (So et al. 2021): down(relu(up(x))^2)."""
 
-    def __init__(self, *, hidden_size: int, intermediate_size: int, activation: Activation = "swiglu") -> None:
+    def __init__(
+        self, *, hidden_size: int, intermediate_size: int, activation: Activation = "swiglu", bias: bool = False
+    ) -> None:
         super().__init__()
-        self.gate_proj = Linear(hidden_size, intermediate_size, bias=False) if activation == "swiglu" else None
-        self.up_proj = Linear(hidden_size, intermediate_size, bias=False)
-        self.down_proj = Linear(intermediate_size, hidden_size, bias=False)
+        self.gate_proj = Linear(hidden_size, intermediate_size, bias=bias) if activation == "swiglu" else None
+        self.up_proj = Linear(hidden_size, intermediate_size, bias=bias)
+        self.down_proj = Linear(intermediate_size, hidden_size, bias=bias)
 
     def inner(self, x: Tensor, adapter: AdapterPart | None = None) -> Tensor:
         """(..., D) -> (..., I)."""

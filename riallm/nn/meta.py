@@ -5,7 +5,7 @@ The same record serves training and serving. Letters: B rows, T tokens, F files 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 import torch
@@ -22,11 +22,13 @@ class Relation(IntEnum):
 
 
 NUM_RELATIONS = 3  # those that have a learned term
+PADDING = -1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenMeta:
-    """positions (B, T): distance from the segment's begin. segments (B, T): tokens see their own segment only.
+    """positions (B, T): distance from the segment's begin. segments (B, T): tokens see their own segment only; that
+    of padding is PADDING.
     files (B, T): index of a token's file within its row, below F. relations (B, F, F): `Relation` of row file to
     column file. All are integers; one file and one segment a row is the plain case (`TokenMeta.plain`)."""
 
@@ -42,6 +44,17 @@ class TokenMeta:
         zeros = torch.zeros_like(positions)
         relations = torch.full((num_rows, 1, 1), int(Relation.SAME), dtype=torch.int64, device=device)
         return TokenMeta(positions=positions, segments=zeros, files=zeros, relations=relations)
+
+    @staticmethod
+    def padded(mask: Tensor) -> TokenMeta:
+        """As `plain`, for rows that are filled up behind their tokens; mask (B, T): True for tokens."""
+        meta = TokenMeta.plain(*mask.shape, device=mask.device)
+        return replace(meta, segments=torch.where(mask, meta.segments, PADDING))
+
+    @property
+    def real(self) -> Tensor:
+        """(B, T): tokens that are no padding."""
+        return self.segments != PADDING
 
     @property
     def num_files(self) -> int:

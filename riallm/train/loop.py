@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 import torch
 from torch import Tensor, nn
@@ -25,12 +25,12 @@ from riallm.models.base import Model
 from riallm.nn.linear import round_weights
 from riallm.quant.blocks import Bits
 from riallm.train import saved
-from riallm.train.objective import Batch, Objective
+from riallm.train.objective import B, Objective
 from riallm.train.optim import OptimiserConfig, optimisers, set_factor
 from riallm.train.parallel import Ranks, like, whole
 from riallm.train.schedule import Schedule
 
-Source = Callable[[int], Batch]
+Source = Callable[[int], B]
 """The batch of a number; the same number always gives the same batch."""
 
 
@@ -58,27 +58,29 @@ class TrainConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """What one step did. bits_per_byte is of the counted targets; flops_per_second by the model's own count."""
+    """What one step did. nats are a target's; bits_per_byte is of the counted targets, None where they are no text;
+    flops_per_second by the model's own count; metrics: what the objective told of the step's last batch."""
 
     step: int
     nats: float
-    bits_per_byte: float
+    bits_per_byte: float | None
     factor: float
     grad_norm: float
     num_tokens: int
     seconds: float
     flops_per_second: float
     elapsed: float
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
-class Run:
+class Run(Generic[B]):
     """One training run in a folder. `train()` goes on from the newest save; Ctrl-C saves and raises."""
 
     def __init__(
         self,
         model: Model,
-        source: Source,
-        objective: Objective,
+        source: Source[B],
+        objective: Objective[B],
         config: TrainConfig,
         folder: Path,
         *,
@@ -145,6 +147,7 @@ class Run:
         batches = [self.source(number) for number in numbers]
         units = self.ranks.total(sum(batch.num_units for batch in batches))
         total = 0.0
+        metrics: Mapping[str, float] = {}
         for number, batch in zip(numbers, batches, strict=True):
             loss = self.objective(self.model, batch)
             summed = torch.stack(tuple(loss.terms.values())).sum()
@@ -156,7 +159,8 @@ class Run:
                 )
             share = self.ranks.world / max(1, units)  # sharded gradients are averaged over the ranks
             (summed * share).backward()  # type: ignore[no-untyped-call]
-            total += value
+            total += float(loss.terms["nats"].detach())
+            metrics = loss.metrics
         norm = self._grad_norm()
         set_factor(self.optimisers, factor)
         for optimiser in self.optimisers:
@@ -166,7 +170,7 @@ class Run:
         self.step += 1
         seconds = time.monotonic() - began
         self.seconds += seconds
-        self._tell(batches, self.ranks.total(total), units, factor, norm, seconds)
+        self._tell(batches, self.ranks.total(total), units, factor, norm, seconds, metrics)
 
     def _grad_norm(self) -> float:
         parameters = [p for p in self.model.parameters() if p.grad is not None]
@@ -179,21 +183,29 @@ class Run:
                 self.mean[name].lerp_(parameter, 1.0 - self.config.ema)
 
     def _tell(
-        self, batches: Sequence[Batch], total: float, units: float, factor: float, norm: float, seconds: float
+        self,
+        batches: Sequence[B],
+        total: float,
+        units: float,
+        factor: float,
+        norm: float,
+        seconds: float,
+        metrics: Mapping[str, float],
     ) -> None:
         num_tokens = int(self.ranks.total(sum(batch.num_tokens for batch in batches)))
         num_bytes = self.ranks.total(sum(batch.num_bytes for batch in batches))
-        flops = self.model.costs().training_flops(num_tokens, batches[0].tokens.shape[1])
+        flops = self.model.costs().training_flops(num_tokens, batches[0].context)
         told = Step(
             step=self.step,
             nats=total / max(1, units),
-            bits_per_byte=total / math.log(2) / max(1, num_bytes),
+            bits_per_byte=total / math.log(2) / num_bytes if num_bytes else None,
             factor=factor,
             grad_norm=norm,
             num_tokens=num_tokens,
             seconds=seconds,
             flops_per_second=flops / seconds,
             elapsed=self.elapsed,
+            metrics=metrics,
         )
         if self.ranks.rank == 0:
             with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:

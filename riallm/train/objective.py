@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,20 @@ from riallm.nn.meta import TokenMeta
 
 IGNORED = -100
 """A target that no loss is taken of."""
+
+
+class Counted(Protocol):
+    """What the loop asks of a batch, whatever it holds: units and bytes that the loss is of, positions that are
+    computed, and how many of them see each other."""
+
+    @property
+    def num_units(self) -> float: ...
+    @property
+    def num_bytes(self) -> float: ...
+    @property
+    def num_tokens(self) -> int: ...
+    @property
+    def context(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +51,11 @@ class Batch:
     def num_tokens(self) -> int:
         """Positions that are computed, padding included."""
         return self.tokens.numel()
+
+    @property
+    def context(self) -> int:
+        """T."""
+        return self.tokens.shape[1]
 
     @property
     def num_units(self) -> float:
@@ -63,15 +82,17 @@ class Batch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loss:
-    """terms: name -> sum over units, with gradient; metrics: name -> number, without; carry: detached state for the
-    source of the batches."""
+    """terms: name -> sum over units, with gradient, of which "nats" is the one that is told; a term that is a mean over
+    the batch comes times its units; metrics: name -> number, without; carry: detached state for the source of the
+    batches."""
 
     terms: Mapping[str, Tensor]
     metrics: Mapping[str, float] = field(default_factory=dict)
     carry: Any = None
 
 
-Objective = Callable[[Model, Batch], Loss]
+B = TypeVar("B", bound=Counted)
+Objective = Callable[[Model, B], Loss]
 
 
 def next_token(model: Model, batch: Batch) -> Loss:
@@ -87,7 +108,7 @@ def nats(model: Model, tokens: Tensor, targets: Tensor, weights: Tensor | None, 
     return each.sum() if weights is None else (each * weights.flatten()).sum()
 
 
-def compiled(backend: str = "inductor") -> Objective:
+def compiled(backend: str = "inductor") -> Objective[Batch]:
     """`next_token`, compiled: the first batch takes half a minute longer, every other one about half of the time.
 
     backend: PyTorch's; "eager" traces and makes no code.

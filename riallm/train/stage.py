@@ -29,7 +29,7 @@ from riallm.train.batches import BatchConfig, Batches
 from riallm.train.documents import TextConfig
 from riallm.train.feed import Feed
 from riallm.train.loop import Run, Source, Step, TrainConfig
-from riallm.train.objective import compiled, next_token
+from riallm.train.objective import Batch, compiled, next_token
 
 Dtype = Literal["float32", "bfloat16"]
 BEFORE = "before.md"
@@ -129,7 +129,9 @@ def run(stage: Stage, folder: Path, *, on_step: Callable[[Step], None] = lambda 
     model.to(stage.device)
     objective = compiled() if stage.compile else next_token
     with contextlib.ExitStack() as stack:
-        made: Source = source if stage.device == "cpu" else stack.enter_context(Feed(source, device=stage.device))
+        made: Source[Batch] = source
+        if stage.device != "cpu":
+            made = stack.enter_context(Feed(source, device=stage.device))
         training = Run(model, made, objective, stage.train, folder, on_step=on_step)
         training.train()
     with torch.no_grad():

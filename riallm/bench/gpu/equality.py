@@ -157,7 +157,7 @@ def _model(device: str) -> Iterator[Found]:
             yield Found(name=f"loss {kind}", distance=distance(loss, nats), allowed=allowed)
 
 
-def _gradient(model: RIA, batch: Batch, objective: Objective) -> tuple[Tensor, Tensor]:
+def _gradient(model: RIA, batch: Batch, objective: Objective[Batch]) -> tuple[Tensor, Tensor]:
     """The loss, and its gradient by every parameter as one vector."""
     import torch
 

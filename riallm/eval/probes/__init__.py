@@ -1,0 +1,1 @@
+"""Questions to a model's insides: what a part of it carries, beside controls."""

@@ -1,0 +1,274 @@
+"""RxT: the counts of its document, what a memory must and must not change, and where gradients go."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from riallm.core.config import from_json, to_json
+from riallm.core.errors import CheckpointError, UsageError
+from riallm.models.episodes import Interaction, decoded, episodes, written
+from riallm.models.rxt import RxT, RxTConfig
+from riallm.models.zoo import RXT_BETA_MICRO
+from riallm.nn.memory_attention import MemoryAttentionConfig, Variant
+from riallm.nn.memory_gate import GateConfig, MemoryGate
+from riallm.nn.memory_state import MemoryState, load_memory
+from riallm.nn.meta import TokenMeta
+
+TINY = RxTConfig(
+    vocab_size=40,
+    hidden_size=32,
+    num_layers=2,
+    num_heads=4,
+    max_interaction=12,
+    num_slots=6,
+    decoder_heads=2,
+    decoder_kv_heads=1,
+    num_experts=4,
+    experts_per_token=2,
+    expert_size=24,
+    encoder_heads=2,
+    encoder_kv_heads=2,
+    encoder_size=48,
+    memory=MemoryAttentionConfig(num_heads=2, num_kv_heads=2, layer_groups=1),
+)
+CLOSE = 1e-4
+
+
+def made(config: RxTConfig = TINY, seed: int = 0) -> RxT:
+    model = RxT(config)
+    model.initialise(seed)
+    return model.eval()
+
+
+def drawn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randint(1, TINY.vocab_size, shape, generator=torch.Generator().manual_seed(seed))
+
+
+def everything(tokens: Tensor) -> Tensor:
+    return torch.ones_like(tokens, dtype=torch.bool)
+
+
+@torch.inference_mode()
+def replied(model: RxT, tokens: Tensor, memory: MemoryState) -> Tensor:
+    """Logits of an interaction, in one pass."""
+    meta = TokenMeta.plain(*tokens.shape)
+    return model.logits(model(tokens, meta, model.turn(memory, keep=False)).hidden)
+
+
+def test_beta_micro_has_the_parameters_of_its_document() -> None:
+    with torch.device("meta"):
+        model = RxT(RXT_BETA_MICRO)
+
+    def size(*parts: str) -> int:
+        return sum(p.numel() for name, p in model.named_parameters() if name.startswith(parts))
+
+    embeddings = size("embed_tokens")
+    decoder = embeddings + size("layers", "lm_head")
+    experts = sum(p.numel() for name, p in model.named_parameters() if "experts" in name)
+    assert decoder == 251_304_192
+    assert decoder - experts * 38 // 42 == 41_432_320
+    assert embeddings + size("encoder") == 18_320_384
+    assert size("memory_attention") == 3_731_200
+    assert model.costs().num_parameters == 265_163_776
+    assert from_json(RxTConfig, to_json(RXT_BETA_MICRO)) == RXT_BETA_MICRO
+
+
+@pytest.mark.parametrize("variant", ["simple", "self", "interlayer", "gated_self_interlayer"])
+@pytest.mark.parametrize("gate", [GateConfig(), GateConfig(kind="linear", mixing="tanh"), GateConfig(mixing="add")])
+def test_every_variant_writes_what_the_next_answer_reads(variant: Variant, gate: GateConfig) -> None:
+    model = made(replace(TINY, memory=replace(TINY.memory, variant=variant, gate=gate)))
+    start, tokens = model.start(2), drawn(2, 5)
+    after = model.end_turn(tokens, everything(tokens), start)
+    assert after.slots.shape == start.slots.shape
+    assert after.version == 1
+    query = drawn(2, 4, seed=1)
+    assert (replied(model, query, after) - replied(model, query, start)).abs().max() > 1e-3
+
+
+def test_layers_in_groups_see_the_mean_of_their_group_alone() -> None:
+    grouped = replace(TINY, num_layers=4, memory=replace(TINY.memory, layer_groups=2))
+    model, tokens = made(grouped), drawn(1, 5)
+    memory = model.start()
+    other = memory.slots.clone()
+    other[3] += 1.0
+    one = model.end_turn(tokens, everything(tokens), memory).slots
+    two = model.end_turn(tokens, everything(tokens), replace(memory, slots=other)).slots
+    assert torch.equal(one[:2], two[:2])
+    assert not torch.equal(one[2], two[2])
+    with pytest.raises(UsageError, match="3 groups"):
+        made(replace(grouped, memory=replace(TINY.memory, layer_groups=3)))
+
+
+def test_with_and_without_a_cache_the_logits_are_the_same() -> None:
+    model, tokens = made(), drawn(2, 9)
+    memory = model.end_turn(tokens, everything(tokens), model.start(2))
+    whole = replied(model, tokens, memory)
+    state, parts = model.turn(memory), []
+    for first, last in ((0, 4), (4, 5), (5, 9)):
+        part = tokens[:, first:last]
+        out = model(part, TokenMeta.plain(*part.shape, start=first), state)
+        parts.append(model.logits(out.hidden))
+        state = out.state
+    assert (torch.cat(parts, dim=1) - whole).abs().max() < CLOSE
+
+
+def test_a_conversation_is_the_same_in_company_and_alone() -> None:
+    model, tokens = made(), drawn(3, 7)
+    together = model.end_turn(tokens, everything(tokens), model.start(3, seed=5))
+    start = model.start(3, seed=5)
+    for row in range(3):
+        alone = model.end_turn(tokens[[row]], everything(tokens[[row]]), start.rows([row]))
+        assert (alone.slots - together.slots[:, [row]]).abs().max() < CLOSE
+        reply = replied(model, tokens[[row]], alone)
+        assert (reply - replied(model, tokens, together)[[row]]).abs().max() < CLOSE
+
+
+def test_padding_changes_nothing() -> None:
+    model, tokens = made(), drawn(1, 5)
+    padded = torch.cat((tokens, torch.full((1, 4), 3)), dim=1)
+    mask = torch.arange(9)[None] < 5
+    start = model.start()
+    plain, filled = model.end_turn(tokens, everything(tokens), start), model.end_turn(padded, mask, start)
+    assert (plain.slots - filled.slots).abs().max() < CLOSE
+    out = model(padded, TokenMeta.padded(mask), model.turn(plain))
+    assert (model.logits(out.hidden)[:, :5] - replied(model, tokens, plain)).abs().max() < CLOSE
+    short = model(tokens, TokenMeta.plain(1, 5), model.turn(plain))
+    for one, other in zip(out.routing, short.routing, strict=True):
+        assert torch.allclose(one.load, other.load)
+        assert torch.allclose(one.balance, other.balance, atol=1e-5)
+
+
+def test_a_row_without_an_interaction_keeps_its_memory_to_the_bit() -> None:
+    model, tokens = made(), drawn(2, 5)
+    mask = everything(tokens)
+    mask[1] = False
+    start = model.start(2)
+    after = model.end_turn(tokens, mask, start)
+    assert torch.equal(after.slots[:, 1], start.slots[:, 1])
+    assert not torch.equal(after.slots[:, 0], start.slots[:, 0])
+
+
+def test_slots_are_told_apart_by_content_alone_unless_they_have_names() -> None:
+    tokens, order = drawn(1, 6), torch.tensor([3, 0, 5, 1, 4, 2])
+
+    @torch.inference_mode()
+    def far(model: RxT) -> float:
+        start = model.start()
+        moved = replace(start, slots=start.slots[:, :, order])
+        after = model.end_turn(tokens, everything(tokens), start).slots[:, :, order]
+        return float((model.end_turn(tokens, everything(tokens), moved).slots - after).abs().max())
+
+    assert far(made()) < CLOSE
+    assert far(made(replace(TINY, memory=replace(TINY.memory, slot_identity=True)))) > 0.01
+
+
+@pytest.mark.parametrize("kind", ["static", "elementwise", "linear"])
+def test_a_sigmoid_gate_stays_between_old_and_new(kind: str) -> None:
+    draw = torch.Generator().manual_seed(0)
+    old, new = (torch.randn((3, 6, 32), generator=draw) for _ in range(2))
+    gate = MemoryGate(GateConfig(kind=kind), hidden_size=32, num_slots=6)  # type: ignore[arg-type]
+    mixed = gate(old, new)
+    assert (mixed >= torch.minimum(old, new) - 1e-6).all()
+    assert (mixed <= torch.maximum(old, new) + 1e-6).all()
+    assert not torch.equal(mixed, old)
+
+
+def test_a_biased_gate_keeps() -> None:
+    old, new = torch.zeros(1, 6, 32), torch.ones(1, 6, 32)
+    gate = MemoryGate(GateConfig(bias=-4.0, weight=0.0), hidden_size=32, num_slots=6)
+    assert float(gate(old, new).max().detach()) == pytest.approx(0.018, abs=1e-3)
+
+
+def reach(window: int | None, num: int = 5) -> list[float]:
+    """How large the gradient of the last answer by the embedding of a token is that interaction t alone holds."""
+    model = made(replace(TINY, max_interaction=4))
+    tokens = torch.stack([torch.tensor([1, 2, 3, 10 + at]) for at in range(num)])[None]
+    memories = written(model, tokens, everything(tokens), window=window)
+    hidden, _ = decoded(model, tokens[:, -1:], everything(tokens)[:, -1:], memories[-2:-1])
+    model.logits(hidden).logsumexp(dim=-1).sum().backward()
+    grad = model.embed_tokens.weight.grad
+    assert grad is not None
+    return [float(grad[10 + at].norm()) for at in range(num - 1)]
+
+
+def test_gradients_reach_back_as_far_as_the_window() -> None:
+    assert all(size > 0 for size in reach(None))
+    one = reach(1)
+    assert one[:3] == [0.0, 0.0, 0.0]
+    assert one[3] > 0
+    assert [size > 0 for size in reach(2)] == [False, False, True, True]
+
+
+def test_conversations_may_be_of_different_lengths() -> None:
+    rows = [[Interaction([1, 2, 3], 2)] * 3, [Interaction([1, 4, 5, 6], 2)]]
+    data = episodes(rows, num_tokens=5)
+    assert data.tokens.shape == (2, 3, 5)
+    assert data.num_units == 3 * 1 + 2
+    model = made()
+    memories = written(model, data.tokens, data.mask)
+    assert torch.equal(memories[1].slots[:, 1], memories[3].slots[:, 1])
+    with pytest.raises(UsageError, match="4 tokens; rows have 3"):
+        episodes(rows, num_tokens=3)
+
+
+def test_a_saved_memory_goes_on_to_the_bit(tmp_path: Path) -> None:
+    model, tokens = made(), drawn(2, 5)
+    memory = replace(model.end_turn(tokens, everything(tokens), model.start(2)), model="abc")
+    memory.save(tmp_path / "one")
+    loaded = load_memory(tmp_path / "one")
+    assert (loaded.version, loaded.model) == (1, "abc")
+    fork = loaded
+    one = model.end_turn(tokens, everything(tokens), memory)
+    two = model.end_turn(tokens, everything(tokens), loaded)
+    assert torch.equal(one.slots, two.slots)
+    assert torch.equal(fork.slots, memory.slots)
+    data = (tmp_path / "one").read_bytes()
+    (tmp_path / "cut").write_bytes(data[:-7])
+    (tmp_path / "text").write_text("no tensors")
+    for name in ("cut", "text", "missing"):
+        with pytest.raises(CheckpointError, match=name):
+            load_memory(tmp_path / name)
+
+
+def test_a_memory_that_does_not_fit_is_refused() -> None:
+    model, other = made(), made(replace(TINY, num_slots=7))
+    with pytest.raises(UsageError, match=r"this model's is \(2 layers, rows, 6 slots, 32 numbers\)"):
+        model.turn(other.start())
+    broken = model.start()
+    broken.slots[0, 0, 0, 0] = float("nan")
+    with pytest.raises(UsageError, match="no number"):
+        model.turn(broken)
+    model.fingerprint = "a" * 64
+    with pytest.raises(UsageError, match="written by the model bbb"):
+        model.turn(replace(made().start(), model="b" * 64))
+
+
+@pytest.mark.parametrize(
+    ("tokens", "message"),
+    [
+        (torch.zeros((1, 0), dtype=torch.int64), "of 0 tokens"),
+        (torch.ones((1, 13), dtype=torch.int64), "of 13 tokens; this model takes 1 to 12"),
+        (torch.tensor([[1, 40]]), "40 is no token"),
+        (torch.tensor([[-1, 4]]), "-1 is no token"),
+    ],
+)
+def test_an_interaction_that_cannot_be_is_refused(tokens: Tensor, message: str) -> None:
+    model = made()
+    start = model.start()
+    kept = start.slots.clone()
+    with pytest.raises(UsageError, match=message):
+        model.end_turn(tokens, everything(tokens), start)
+    assert torch.equal(start.slots, kept)
+
+
+def test_a_start_is_drawn_by_its_seed_or_learned() -> None:
+    model = made()
+    assert torch.equal(model.start(2, seed=1).slots, model.start(2, seed=1).slots)
+    assert not torch.equal(model.start(2, seed=1).slots, model.start(2, seed=2).slots)
+    learned = made(replace(TINY, trained_start=True)).start(2, seed=1).slots
+    assert torch.equal(learned[:, 0], learned[:, 1])
