@@ -5,13 +5,14 @@ Letters: L layers, B rows (conversations), S slots, D hidden, T tokens, H heads,
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 from riallm.core.errors import CheckpointError, UsageError
@@ -88,15 +89,25 @@ class MemoryState:
 def load_memory(path: Path) -> MemoryState:
     """What `MemoryState.save` wrote. Raises CheckpointError for a file that is damaged or something else."""
     try:
-        with safe_open(path, framework="pt") as file:
-            told = file.metadata() or {}
-            if told.get("format") != _FORMAT:
-                raise CheckpointError(f"{path} holds no memory of a conversation (format {told.get('format')!r})")
-            return MemoryState(slots=file.get_tensor("slots"), version=int(told["version"]), model=told["model"])
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        data = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read as a memory: {error}") from None
+    return memory_from_bytes(data, where=str(path))
+
+
+def memory_from_bytes(data: bytes, *, where: str) -> MemoryState:
+    """What `MemoryState.to_bytes` gave; `where` it was kept, for messages. Raises CheckpointError for bytes that are
+    damaged or something else."""
+    try:
+        tensors = load(data)
+        told = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
+        if told.get("format") != _FORMAT:
+            raise CheckpointError(f"{where} holds no memory of a conversation (format {told.get('format')!r})")
+        return MemoryState(slots=tensors["slots"], version=int(told["version"]), model=told["model"])
+    except (SafetensorError, KeyError, ValueError) as error:
         if isinstance(error, CheckpointError):
             raise
-        raise CheckpointError(f"{path} cannot be read as a memory: {error}") from None
+        raise CheckpointError(f"{where} cannot be read as a memory: {error}") from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
