@@ -1,0 +1,360 @@
+"""Talking to a model whose memory is a fixed number of slots: answers token by token, and the memory written behind
+them, in a thread of its own, when the answer is complete.
+
+An answer is over when it was read to its end, was closed or dropped, or when the next question comes; what there is of
+it by then is written. Nothing of this reaches into the caller: gradients are off inside each step alone.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
+from types import TracebackType
+from typing import Generic, Self, TypeVar
+
+import torch
+from torch import Tensor
+
+from riallm.core.errors import ClientError, UsageError
+from riallm.engine.choice import Chooser
+from riallm.engine.request import Sampling
+from riallm.models.rxt import RxT
+from riallm.nn.memory_state import MemoryState
+from riallm.nn.meta import TokenMeta
+from riallm.nn.state import State
+
+Step = tuple[int | None, ...]
+"""A token for each row; None for a row whose answer is over."""
+T = TypeVar("T")
+
+
+class Turn:
+    """Interactions on their way, one a row: ids that grow, and the model's state behind them."""
+
+    def __init__(
+        self,
+        model: RxT,
+        memory: MemoryState,
+        rows: list[list[int]],
+        sampling: Sampling,
+        *,
+        limits: list[int],
+        ends: Collection[int],
+    ) -> None:
+        """rows: the prompts; limits: how long each may get, which is longer. Row r draws by the seed + r."""
+        self.model, self.memory, self.rows = model, memory, rows
+        self._ends, self._limits = ends, limits
+        seeds = [None if sampling.seed is None else sampling.seed + number for number in range(len(rows))]
+        self._choosers = [Chooser(replace(sampling, seed=seed), ()) for seed in seeds]
+        self._open = [True] * len(rows)
+        self._state: State | None = None
+        self._ended = threading.Lock()
+
+    def end(self) -> bool:
+        """Nothing more comes. True the first time, whichever thread asks."""
+        return self._ended.acquire(blocking=False)
+
+    @torch.no_grad()
+    def step(self) -> Step | None:
+        """One more token for every row that is open; None when none is, and when the turn was ended."""
+        if self._ended.locked() or not any(self._open):
+            return None
+        found: list[int | None] = [None] * len(self.rows)
+        for number, logits in enumerate(self._read()):
+            if self._open[number]:
+                row, token = self.rows[number], self._choosers[number].choose(logits)
+                row.append(token)
+                self._open[number] = token not in self._ends and len(row) < self._limits[number]
+                found[number] = token
+        return tuple(found)
+
+    def _read(self) -> Tensor:
+        """(B, V) logits behind the last token of each row; a row that is over goes along as padding."""
+        device = self.memory.slots.device
+        lengths = torch.tensor([len(row) for row in self.rows], device=device)
+        if self._state is None:
+            tokens, mask = side_by_side(self.rows, device)
+            meta, last = TokenMeta.padded(mask), lengths - 1
+            self._state = self.model.turn(self.memory)
+        else:
+            tokens, last = torch.tensor([row[-1:] for row in self.rows], device=device), torch.zeros_like(lengths)
+            meta = TokenMeta.padded(torch.tensor(self._open, device=device)[:, None])
+            meta = replace(meta, positions=lengths[:, None] - 1)
+        out = self.model(tokens, meta, self._state)
+        self._state = out.state
+        return self.model.logits(out.hidden[torch.arange(len(last), device=device), last]).cpu()
+
+
+class Reply(Iterator[T], Generic[T]):
+    """An answer, token by token as it is computed, the token that ends it included.
+
+    version: interactions that the memory knew from which it is answered; behind: those that it did not know yet.
+    """
+
+    def __init__(self, turn: Turn, shown: Callable[[Step], T], over: Callable[[], None], behind: int) -> None:
+        """over: what to do when nothing more is wanted; it may be called several times."""
+        self.version, self.behind = turn.memory.version, behind
+        self._turn, self._shown, self._over = turn, shown, over
+
+    def __next__(self) -> T:
+        found = self._turn.step()
+        if found is None:
+            self.close()
+            raise StopIteration
+        return self._shown(found)
+
+    def close(self) -> None:
+        """It is over; what there is of it is being written from now on."""
+        self._over()
+
+    def __del__(self) -> None:
+        # As the interpreter goes, no thread starts any more, and the memory goes with it.
+        if not sys.is_finalizing():
+            self._over()
+
+
+class Session:
+    """A conversation, or several side by side that are asked together: a model, and the memory as it is now.
+
+    One thread asks; the memory is written in another. Asking ends an answer that is still open. An update that fails
+    leaves the memory as it was, and whoever next asks, waits or closes hears of it, once.
+    """
+
+    def __init__(self, model: RxT, memory: MemoryState | None = None, *, ends: Collection[int] = ()) -> None:
+        """memory: None begins one conversation. ends: tokens that end an answer. Raises UsageError for a memory that is
+        none of this model's."""
+        self.model, self.ends = model, frozenset(ends)
+        self._memory = self._checked(model.start() if memory is None else memory)
+        # Reentrant: a reply that is collected while this is held begins an update in the same thread.
+        self._lock = threading.RLock()
+        self._behind = 0
+        self._failed: Exception | None = None
+        self._end_open: Callable[[], None] | None = None
+        self._last: Future[None] | None = None
+        self._work: ThreadPoolExecutor | None = ThreadPoolExecutor(1, "riallm-memory")
+
+    @property
+    def num_rows(self) -> int:
+        """Conversations side by side."""
+        return self._memory.num_rows
+
+    @property
+    def version(self) -> int:
+        """Interactions that the memory knows at this moment."""
+        return self._memory.version
+
+    @property
+    def behind(self) -> int:
+        """Interactions that are over and that the memory does not know at this moment."""
+        return self._behind
+
+    @property
+    def state(self) -> MemoryState:
+        """The memory behind all that is over, for which it waits; an answer that is still open is not in it. After an
+        update that failed, the memory from before it, as its version tells."""
+        self._settle()
+        return self._memory
+
+    def ask(
+        self,
+        ids: Sequence[int],
+        *,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        max_tokens: int | None = None,
+        max_length: int | None = None,
+        seed: int | None = 0,
+        stale: bool = False,
+    ) -> Reply[int]:
+        """The answer to a prompt, which ends where an answer begins. temperature 0: the likeliest tokens, else drawn by
+        `seed` (None: another answer every time) from the `top_k` likeliest (0: all) and of those `top_p`. max_tokens:
+        of the answer. max_length: of prompt and answer together; None is the model's limit.
+
+        Waits for the update that is under way; `stale` answers from the memory before it at once, and the reply's
+        `behind` says so. Raises UsageError for a prompt or numbers that cannot be, before anything else happens, and
+        ClientError where an update failed.
+        """
+        if self.num_rows != 1:
+            raise UsageError(f"this session holds {self.num_rows} conversations; ask them together, with `ask_rows`")
+        sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
+        return self._ask([ids], _first, sampling, (max_tokens, max_length), stale)
+
+    def ask_rows(
+        self,
+        rows: Sequence[Sequence[int]],
+        *,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        max_tokens: int | None = None,
+        max_length: int | None = None,
+        seed: int | None = 0,
+        stale: bool = False,
+    ) -> Reply[Step]:
+        """`ask` for all conversations, a prompt each. Row r draws by `seed` + r, and says what it would say alone."""
+        sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
+        return self._ask(rows, tuple, sampling, (max_tokens, max_length), stale)
+
+    def tell_rows(self, rows: Sequence[Sequence[int]]) -> None:
+        """Write whole interactions, one a conversation, that nobody has to answer. Raises UsageError for some that
+        cannot be."""
+        self._write(self._fitting(rows))
+
+    def load(self, state: MemoryState) -> None:
+        """Go on from a state; what was said here until now is left behind, an update that failed too. Raises UsageError
+        for a state of another model, of another number of conversations, or with what is no number."""
+        found = self._checked(state)
+        if found.num_rows != self.num_rows:
+            raise UsageError(
+                f"this state is of {found.num_rows} conversations, the session of {self.num_rows}; choose some with "
+                "its `rows`, or make a session of it"
+            )
+        self._finish()
+        self._settle()
+        with self._lock:
+            self._memory, self._failed = found, None
+
+    def fork(self) -> Session:
+        """Another session that goes on from this one's `state`; from then on neither hears of the other."""
+        return Session(self.model, self.state, ends=self.ends)
+
+    def wait(self) -> None:
+        """Return when all that is over is written. Raises ClientError where that failed."""
+        self._settle()
+        self._tell_failure()
+
+    def close(self) -> None:
+        """End what is open, and return when it is written; the state can still be had. Raises as `wait`."""
+        self._finish()
+        self._settle()
+        if self._work is not None:
+            self._work.shutdown()
+            self._work = None
+        self._tell_failure()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if error is None:
+            self.close()
+        else:
+            # What is on its way already tells more than what the update has to say.
+            with suppress(ClientError):
+                self.close()
+
+    def _ask(
+        self,
+        rows: Sequence[Sequence[int]],
+        shown: Callable[[Step], T],
+        sampling: Sampling,
+        most: tuple[int | None, int | None],
+        stale: bool,
+    ) -> Reply[T]:
+        max_tokens, max_length = most
+        own = self.model.config.max_interaction
+        limit = own if max_length is None else max_length
+        if not 0 < limit <= own:
+            raise UsageError(f"max_length is {max_length}; this model takes 1 to {own}, query and answer together")
+        prompts = self._fitting(rows)
+        longest = max(map(len, prompts))
+        if longest >= limit:
+            raise UsageError(f"a prompt of {longest} tokens leaves no room: query and answer together have {limit}")
+        if max_tokens is not None and max_tokens < 1:
+            raise UsageError(f"max_tokens is {max_tokens}; an answer has at least 1")
+        self._finish()
+        if not stale:
+            self._settle()
+        self._tell_failure()
+        with self._lock:
+            memory, behind = self._memory, self._behind
+        limits = [min(limit, len(row) + (max_tokens or limit)) for row in prompts]
+        turn = Turn(self.model, memory, prompts, sampling, limits=limits, ends=self.ends)
+
+        def over() -> None:
+            if turn.end():
+                self._end_open = None
+                self._write(turn.rows)
+
+        self._end_open = over
+        return Reply(turn, shown, over, behind)
+
+    def _fitting(self, rows: Sequence[Sequence[int]]) -> list[list[int]]:
+        """The rows as numbers. Raises UsageError unless there is one a conversation, and the model takes each."""
+        if self._work is None:
+            raise UsageError("this session is closed; make another one of its `state`")
+        if len(rows) != self.num_rows:
+            raise UsageError(f"{len(rows)} rows for a session of {self.num_rows} conversations; expected one each")
+        found = [[int(token) for token in row] for row in rows]
+        for row in found:
+            self.model.check_interaction(torch.tensor(row, dtype=torch.int64))
+        return found
+
+    def _checked(self, state: MemoryState) -> MemoryState:
+        """The state where the model is, without gradients."""
+        state.check(self.model.config.memory_shape, self.model.fingerprint)
+        if state.slots.dtype != self.model.dtype:
+            raise UsageError(
+                f"the memory's numbers are {state.slots.dtype}, this model computes in {self.model.dtype}; open the "
+                "model in the type that the memory was written in"
+            )
+        return state.detached().to(self.model.lm_head.weight.device)
+
+    def _finish(self) -> None:
+        if self._end_open is not None:
+            self._end_open()
+
+    def _settle(self) -> None:
+        """Updates run one behind the other, so behind the last one all are done."""
+        if self._last is not None:
+            self._last.result()
+
+    def _tell_failure(self) -> None:
+        with self._lock:
+            failed, self._failed = self._failed, None
+        if failed is not None:
+            raise ClientError(
+                f"the memory could not be written behind an earlier answer ({failed}); it holds {self.version} "
+                "interactions as before, and the conversation can go on from there"
+            ) from failed
+
+    def _write(self, rows: Sequence[Sequence[int]]) -> None:
+        assert self._work is not None
+        tokens, mask = side_by_side(rows, self._memory.slots.device)
+        with self._lock:
+            self._behind += 1
+            self._last = self._work.submit(self._update, tokens, mask)
+
+    def _update(self, tokens: Tensor, mask: Tensor) -> None:
+        """What the other thread does."""
+        after = failed = None
+        try:
+            with torch.no_grad():
+                after = self.model.end_turn(tokens, mask, self._memory)
+            after.check(self.model.config.memory_shape)
+        except Exception as error:  # whatever it is, the memory stays as it was, and whoever asks next is told
+            failed = error
+        with self._lock:
+            self._behind -= 1
+            if after is not None and failed is None:
+                self._memory = after
+            self._failed = self._failed or failed
+
+
+def side_by_side(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """tokens (B, T) and mask (B, T): True for tokens; shorter rows are filled up behind theirs."""
+    lengths = torch.tensor([len(row) for row in rows], device=device)
+    longest = max(map(len, rows))
+    tokens = torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows], device=device)
+    return tokens, torch.arange(longest, device=device)[None] < lengths[:, None]
+
+
+def _first(step: Step) -> int:
+    token = step[0]
+    assert token is not None
+    return token

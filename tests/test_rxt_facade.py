@@ -1,0 +1,297 @@
+"""The quick start of the Reactive Transformer's document, and what its names do here, at a size for tests."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from riallm.core.errors import CheckpointError, ClientError, UsageError
+from riallm.models.load import TOKENIZER, load_rxt, save_rxt
+from riallm.nn.memory_state import MemoryState
+from riallm.rxt import RxTAlpha, RxTBeta, load_tokenizer_from_file, load_tokenizer_from_hf_hub
+from riallm.testing.tiny import write_tiny
+from riallm.testing.tiny_rxt import write_tiny_rxt
+from riallm.tokenizer.hybrid import HybridTokenizer
+from riallm.tokenizer.interaction import ANSWER, BEGIN, QUERY, THINK, interaction_ids, markers, with_markers
+from riallm.tokenizer.special import END_OF_TEXT, PAD
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_rxt(tmp_path_factory.mktemp("rxt") / "tiny")
+
+
+@pytest.fixture
+def model(folder: Path) -> RxTBeta:
+    return RxTBeta.from_pretrained(folder)
+
+
+def test_the_quick_start_runs_as_it_is_written(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The document's block; imports, the names of the repositories and seq_len are ours."""
+    tokenizer = load_tokenizer_from_hf_hub(folder)
+    model = RxTBeta.from_pretrained(folder, tokenizer=tokenizer)
+    model.share_components()  # currently required to connect embeddings/STM
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(device)
+    seq_len = 64
+    # Memory init - could be used as "system prompt" in LLMs
+    stm_init_state = model.tokenize_full_interaction(
+        "System prompt like", "Initial memory for the model", max_seq_len=seq_len, device=device
+    )
+    model.init_stm_state(**stm_init_state)
+
+    # Helper function
+    def interaction(query: str) -> None:
+        tokenized_query = model.tokenize_query(query, max_seq_len=seq_len, device=device)
+        for token_id in model.interact(**tokenized_query, max_seq_len=seq_len, temperature=1.0):
+            if token_id == -1:
+                print("\n", "[Start memory update...]")  # noqa: T201
+            elif token_id == -2:
+                print("[Memory updated]")  # noqa: T201
+            else:
+                txt_token = model.stringify_token(token_id)
+                print(txt_token, end="")  # noqa: T201
+
+    # Process first interaction
+    interaction("Hello! Who are you?")
+    # Process follow-up interaction
+    interaction("Follow-up question?")
+
+    said = capsys.readouterr().out
+    assert said.count("\n [Start memory update...]\n[Memory updated]\n") == 2
+    assert len(said.split("\n [Start memory update...]")[0]) > 3
+    assert model.session.version == 3
+
+
+def test_an_interaction_is_written_as_in_the_document(model: RxTBeta) -> None:
+    def shown(ids: Tensor) -> str:
+        return model.tokenizer.decode(ids[0].tolist())
+
+    whole = model.tokenize_full_interaction("Wie geht's?", f"Gut {ANSWER}")
+    assert shown(whole["input_ids"]) == f"{BEGIN}{QUERY}Wie geht's?{ANSWER}Gut {ANSWER}{END_OF_TEXT}"
+    own = markers(model.tokenizer)
+    assert whole["input_ids"][0].tolist().count(own.answer) == 1, "a marker that is only text stays text"
+    assert whole["attention_mask"].tolist() == [[1] * whole["input_ids"].shape[1]]
+    thought = model.tokenize_full_interaction("a", "b", think="c")["input_ids"]
+    assert shown(thought) == f"{BEGIN}{QUERY}a{THINK}c{ANSWER}b{END_OF_TEXT}"
+    assert shown(model.tokenize_query("a")["input_ids"]) == f"{BEGIN}{QUERY}a"
+    both = model.tokenize_batch(["a", "a b c"])
+    assert shown(both["input_ids"][:1]) == f"{BEGIN}{QUERY}a" + PAD * (both["input_ids"].shape[1] - 3)
+    assert both["attention_mask"].sum(dim=1).tolist() == [3, both["input_ids"].shape[1]]
+
+
+def test_markers_change_no_other_id(model: RxTBeta) -> None:
+    ours = model.tokenizer.vocabulary
+    (places,) = [[at for at, special in enumerate(ours.specials) if special.name in (BEGIN, QUERY, ANSWER)]]
+    assert len(places) == 3
+    with pytest.raises(UsageError, match="whose places the markers take"):
+        with_markers(ours)
+
+
+def test_an_answer_ends_with_both_marks_and_the_memory_is_what_was_said(model: RxTBeta) -> None:
+    before = model.session.state
+    query = model.tokenize_query("Hello?")
+    *answer, begins, done = model.interact(**query, seed=1)
+    assert (begins, done) == (-1, -2)
+    own = markers(model.tokenizer)
+    assert all(token >= 0 for token in answer)
+    assert answer[-1] == own.end or len(answer) + query["input_ids"].shape[1] + 1 == 64
+    said = torch.tensor([[*query["input_ids"][0].tolist(), own.answer, *answer]])
+    with torch.no_grad():
+        wanted = model.model.end_turn(said, torch.ones_like(said, dtype=torch.bool), before)
+    assert torch.equal(model.export_stm_state(), wanted.slots)
+    reasoned = model.interact(**query, seed=1, thinking_mode="extended")
+    assert list(reasoned)[:-2] != answer
+
+
+@pytest.mark.parametrize("stop", [0, 1, 3, -1])
+def test_the_memory_is_written_wherever_the_caller_stops(model: RxTBeta, stop: int) -> None:
+    answer = model.interact(**model.tokenize_query("Hello?"), seed=1)
+    for number, token in enumerate(answer if stop else (), 1):
+        if number == stop or token == stop:
+            break
+    del answer
+    gc.collect()
+    assert model.session.state.version == 1
+
+
+def test_exported_memories_go_on_to_the_bit(model: RxTBeta, folder: Path) -> None:
+    for query in ("one", "two"):
+        list(model.interact(**model.tokenize_query(query), max_seq_len=24, seed=1))
+    kept = model.export_stm_state()
+    assert kept.shape == (2, 1, 6, 32)
+    assert not kept.requires_grad
+    other = RxTBeta.from_pretrained(folder)
+    other.load_stm_state(kept)
+    asked = model.tokenize_query("three")
+    assert list(model.interact(**asked, seed=2)) == list(other.interact(**asked, seed=2))
+    assert torch.equal(model.export_stm_state(), other.export_stm_state())
+    assert not torch.equal(model.export_stm_state(), kept)
+    model.load_stm_state(kept)
+    kept[:] = 0.0
+    assert float(model.export_stm_state().abs().max()) > 0.0, "what was loaded is the model's own"
+    model.reset_stm_state()
+    assert torch.equal(model.export_stm_state(), model.model.start().slots)
+
+
+def test_a_batch_says_what_each_row_says_alone(model: RxTBeta) -> None:
+    queries = ["a", "What is in the box?", "no"]
+    model.set_batch_mode(True, 3)
+    start = model.export_stm_state()
+    asked = model.tokenize_batch(queries)
+    steps = list(model.batch_interact(**asked, temperature=0.0, max_seq_len=30))
+    assert [step.tolist() for step in steps[-2:]] == [[-1] * 3, [-2] * 3]
+    own = markers(model.tokenizer)
+    rows = torch.stack(steps[:-2], dim=1)
+    together = model.export_stm_state()
+    model.set_batch_mode(False)
+    for number, query in enumerate(queries):
+        model.load_stm_state(start[:, [number]])
+        alone = list(model.interact(**model.tokenize_query(query), temperature=0.0, max_seq_len=30))[:-2]
+        assert rows[number].tolist() == alone + [own.pad] * (rows.shape[1] - len(alone))
+        assert (model.export_stm_state() - together[:, [number]]).abs().max() < 1e-4
+
+
+def test_all_answers_of_a_batch_at_once(model: RxTBeta) -> None:
+    model.set_batch_mode(True, 2)
+    asked = model.tokenize_batch(["a", "What is in the box?"])
+    ids, mask = model.batch_interactions(**asked, seed=3, max_seq_len=30)
+    assert model.session.version == 1
+    texts = model.stringify_batch(ids)
+    model.reset_stm_state()
+    whole, _ = model.batch_interactions(**asked, seed=3, max_seq_len=30, return_interactions_with_queries=True)
+    assert whole.shape[1] <= 30
+    for number, text in enumerate(texts):
+        assert text == model.stringify_tokens(ids[number][mask[number].bool()])
+        shown = model.tokenizer.decode(whole[number].tolist())
+        assert shown.startswith(BEGIN + QUERY)
+        assert ANSWER in shown
+    model.reset_stm_state()
+    said = ["", ""]
+    for step in model.batch_interact(**asked, seed=3, max_seq_len=30):
+        said = [one + more for one, more in zip(said, model.stringify_batch(step), strict=True)]
+    assert said == texts
+
+
+def test_characters_of_several_tokens_are_whole(model: RxTBeta) -> None:
+    text = "Zoë: 日本 ✓"
+    ids = [*model.tokenizer.encode(text), markers(model.tokenizer).end]
+    pieces = [model.stringify_token(token) for token in ids]
+    assert "" in pieces
+    assert "\ufffd" not in "".join(pieces)
+    assert "".join(pieces) == model.stringify_tokens([*ids, -1, -2]) == text
+    assert model.stringify_token(ids[-1], skip_special_tokens=False) == END_OF_TEXT
+    assert [model.stringify_token(token) for token in (-1, -2)] == ["", ""]
+    assert "update" in model.stringify_token(-1, show_memory_update=True)
+    assert "updated" in model.stringify_token(-2, show_memory_update=True)
+    model.stringify_token("é".encode()[0])
+    list(model.interact(**model.tokenize_query("a"), max_seq_len=8))
+    assert model.stringify_token(ord("a")) == "a", "half a character of an earlier answer is gone"
+
+
+def test_a_model_in_a_folder_is_the_model(folder: Path, tmp_path: Path) -> None:
+    loaded = load_rxt(folder)
+    assert len(loaded.fingerprint) == 64
+    assert load_rxt(write_tiny_rxt(tmp_path / "same")).fingerprint == loaded.fingerprint
+    save_rxt(loaded, tmp_path / "exact", bits=None, plain="float32")
+    again = load_rxt(tmp_path / "exact")
+    assert again.fingerprint != loaded.fingerprint
+    assert again.config == loaded.config
+    assert not again.training
+    for (name, one), other in zip(loaded.named_parameters(), again.parameters(), strict=True):
+        assert torch.equal(one, other), name
+    with pytest.raises(UsageError, match="written by the model"):
+        again.turn(loaded.start())
+    write_tiny(tmp_path / "ria")
+    with pytest.raises(CheckpointError, match="model_type 'ria'; expected 'rxt'"):
+        RxTBeta.from_pretrained(tmp_path / "ria")
+
+
+def test_names_lead_to_what_is_there_and_nothing_is_downloaded(folder: Path, tmp_path: Path) -> None:
+    for call in (RxTBeta.from_pretrained, load_tokenizer_from_hf_hub):
+        with pytest.raises(UsageError, match="Nothing is downloaded here"):
+            call("ReactiveAI/RxT-Beta-Micro-Supervised")
+    tokenizer = load_tokenizer_from_file(folder / TOKENIZER)
+    assert tokenizer.sha256 == load_tokenizer_from_hf_hub(str(folder)).sha256
+    assert isinstance(RxTAlpha.from_pretrained(folder), RxTBeta)
+    write_tiny(tmp_path / "ria")
+    with pytest.raises(UsageError, match=r"no <\|answer\|>, <\|begin\|>, <\|query\|>"):
+        load_tokenizer_from_hf_hub(tmp_path / "ria")
+
+
+def test_what_cannot_be_is_refused_and_changes_nothing(model: RxTBeta) -> None:
+    before, query = model.export_stm_state(), model.tokenize_query("Hello?")
+    long = "word " * 80
+    with pytest.raises(UsageError, match="there is room for 1 to 64"):
+        model.tokenize_query(long)
+    with pytest.raises(UsageError, match="there is room for 1 to 4"):
+        model.tokenize_full_interaction("Hello?", "World", max_seq_len=4)
+    for call in (lambda: model.tokenize_query("a", 65), lambda: model.interact(**query, max_seq_len=65)):
+        with pytest.raises(UsageError, match="takes 1 to 64, query and answer together"):
+            call()
+    for options, message in (
+        ({"thinking_mode": "auto"}, "there are fast, extended"),
+        ({"use_self_attn_cache": False}, "always on"),
+        ({"temperature": -1.0}, "temperature is -1.0"),
+        ({"top_k": -1}, "top_k is at least 0"),
+        ({"top_p": 0.0}, "top_p and repetition_penalty are above 0"),
+        ({"max_seq_len": 3}, "leaves no room"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            model.interact(**query, **options)
+    for options in ({"add_noise": 0.1}, {"force": True}):
+        with pytest.raises(UsageError, match="as it is in a conversation"):
+            model.init_stm_state(**query, **options)
+    ids, mask = query["input_ids"], query["attention_mask"]
+    for wrong in ((ids[0], mask[0]), (ids, mask[:, 1:]), (ids.float(), mask)):
+        with pytest.raises(UsageError, match="expected integers of the same shape"):
+            model.interact(*wrong)
+    with pytest.raises(UsageError, match="2 queries; interact answers one"):
+        model.interact(**model.tokenize_batch(["a", "b"]))
+    with pytest.raises(UsageError, match="2 rows for a session of 1"):
+        model.batch_interact(**model.tokenize_batch(["a", "b"]))
+    with pytest.raises(UsageError, match=r"a memory of shape \(2, 1, 5, 32\)"):
+        model.load_stm_state(before[:, :, :5])
+    with pytest.raises(UsageError, match="of 2 conversations"):
+        model.load_stm_state(before.expand(-1, 2, -1, -1))
+    with pytest.raises(UsageError, match="no number"):
+        model.load_stm_state(before * float("nan"))
+    with pytest.raises(UsageError, match=r"numbers are torch.bfloat16"):
+        model.load_stm_state(before.bfloat16())
+    for batch in ((True, None), (True, 0), (False, 2)):
+        with pytest.raises(UsageError, match="batch_size is"):
+            model.set_batch_mode(*batch)
+    assert torch.equal(model.export_stm_state(), before)
+    model.set_batch_mode(True, 1)
+    with pytest.raises(UsageError, match="in batch mode"):
+        model.interact(**query)
+    larger = HybridTokenizer(model.tokenizer.vocabulary)
+    larger.vocab_size += 1
+    with pytest.raises(UsageError, match="has 601 tokens, the model 600"):
+        model.set_tokenizer(larger)
+
+
+def test_an_update_that_fails_is_told_in_the_place_of_the_second_mark(
+    model: RxTBeta, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(tokens: Tensor, mask: Tensor, state: MemoryState) -> MemoryState:
+        raise RuntimeError("no room")
+
+    before = model.export_stm_state()
+    monkeypatch.setattr(model.model, "end_turn", broken)
+    answer = model.interact(**model.tokenize_query("a"), max_seq_len=8)
+    with pytest.raises(ClientError, match="no room"):
+        for token in answer:
+            assert token != -2
+    monkeypatch.undo()
+    assert torch.equal(model.export_stm_state(), before)
+    assert list(model.interact(**model.tokenize_query("a"), max_seq_len=8))[-1] == -2
+
+
+def test_interactions_of_both_surfaces_are_the_same(model: RxTBeta) -> None:
+    ids = interaction_ids(model.tokenizer, "a", "b")
+    assert model.tokenize_full_interaction("a", "b")["input_ids"].tolist() == [ids]
