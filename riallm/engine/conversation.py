@@ -7,12 +7,13 @@ it by then is written. Nothing of this reaches into the caller: gradients are of
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
+from functools import cache
+from queue import SimpleQueue
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
@@ -33,7 +34,10 @@ T = TypeVar("T")
 
 
 class Turn:
-    """Interactions on their way, one a row: ids that grow, and the model's state behind them."""
+    """Interactions on their way, one a row: ids that grow, and the model's state behind them.
+
+    over: nothing more comes, and what there is is written or being written. dropped: nobody can read on.
+    """
 
     def __init__(
         self,
@@ -52,16 +56,12 @@ class Turn:
         self._choosers = [Chooser(replace(sampling, seed=seed), ()) for seed in seeds]
         self._open = [True] * len(rows)
         self._state: State | None = None
-        self._ended = threading.Lock()
-
-    def end(self) -> bool:
-        """Nothing more comes. True the first time, whichever thread asks."""
-        return self._ended.acquire(blocking=False)
+        self.over = self.dropped = False
 
     @torch.no_grad()
     def step(self) -> Step | None:
         """One more token for every row that is open; None when none is, and when the turn was ended."""
-        if self._ended.locked() or not any(self._open):
+        if self.over or not any(self._open):
             return None
         found: list[int | None] = [None] * len(self.rows)
         for number, logits in enumerate(self._read()):
@@ -95,10 +95,9 @@ class Reply(Iterator[T], Generic[T]):
     version: interactions that the memory knew from which it is answered; behind: those that it did not know yet.
     """
 
-    def __init__(self, turn: Turn, shown: Callable[[Step], T], over: Callable[[], None], behind: int) -> None:
-        """over: what to do when nothing more is wanted; it may be called several times."""
+    def __init__(self, session: Session, turn: Turn, shown: Callable[[Step], T], behind: int) -> None:
         self.version, self.behind = turn.memory.version, behind
-        self._turn, self._shown, self._over = turn, shown, over
+        self._session, self._turn, self._shown = session, turn, shown
 
     def __next__(self) -> T:
         found = self._turn.step()
@@ -109,12 +108,13 @@ class Reply(Iterator[T], Generic[T]):
 
     def close(self) -> None:
         """It is over; what there is of it is being written from now on."""
-        self._over()
+        self._session.end(self._turn)
 
     def __del__(self) -> None:
-        # As the interpreter goes, no thread starts any more, and the memory goes with it.
-        if not sys.is_finalizing():
-            self._over()
+        # The collector may come in the middle of anything, whatever locks are held, so this only says so.
+        if not self._turn.over:
+            self._turn.dropped = True
+            _dropped.put((self._session, self._turn))
 
 
 class Session:
@@ -129,13 +129,13 @@ class Session:
         none of this model's."""
         self.model, self.ends = model, frozenset(ends)
         self._memory = self._checked(model.start() if memory is None else memory)
-        # Reentrant: a reply that is collected while this is held begins an update in the same thread.
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
         self._behind = 0
         self._failed: Exception | None = None
-        self._end_open: Callable[[], None] | None = None
+        self._open: Turn | None = None
         self._last: Future[None] | None = None
         self._work: ThreadPoolExecutor | None = ThreadPoolExecutor(1, "riallm-memory")
+        _listen()
 
     @property
     def num_rows(self) -> int:
@@ -203,7 +203,9 @@ class Session:
     def tell_rows(self, rows: Sequence[Sequence[int]]) -> None:
         """Write whole interactions, one a conversation, that nobody has to answer. Raises UsageError for some that
         cannot be."""
-        self._write(self._fitting(rows))
+        fitting = self._fitting(rows)
+        with self._lock:
+            self._write(fitting)
 
     def load(self, state: MemoryState) -> None:
         """Go on from a state; what was said here until now is left behind, an update that failed too. Raises UsageError
@@ -227,6 +229,13 @@ class Session:
         """Return when all that is over is written. Raises ClientError where that failed."""
         self._settle()
         self._tell_failure()
+
+    def end(self, turn: Turn) -> None:
+        """Nothing more comes; what there is of it is being written from now on, unless it is already."""
+        with self._lock:
+            if not turn.over:
+                turn.over, self._open = True, None
+                self._write(turn.rows)
 
     def close(self) -> None:
         """End what is open, and return when it is written; the state can still be had. Raises as `wait`."""
@@ -275,14 +284,8 @@ class Session:
             memory, behind = self._memory, self._behind
         limits = [min(limit, len(row) + (max_tokens or limit)) for row in prompts]
         turn = Turn(self.model, memory, prompts, sampling, limits=limits, ends=self.ends)
-
-        def over() -> None:
-            if turn.end():
-                self._end_open = None
-                self._write(turn.rows)
-
-        self._end_open = over
-        return Reply(turn, shown, over, behind)
+        self._open = turn
+        return Reply(self, turn, shown, behind)
 
     def _fitting(self, rows: Sequence[Sequence[int]]) -> list[list[int]]:
         """The rows as numbers. Raises UsageError unless there is one a conversation, and the model takes each."""
@@ -305,14 +308,20 @@ class Session:
             )
         return state.detached().to(self.model.lm_head.weight.device)
 
-    def _finish(self) -> None:
-        if self._end_open is not None:
-            self._end_open()
+    def _finish(self, *, dropped: bool = False) -> None:
+        """End the answer that is open, or only one that was dropped."""
+        with self._lock:
+            turn = self._open
+        if turn is not None and (turn.dropped or not dropped):
+            self.end(turn)
 
     def _settle(self) -> None:
-        """Updates run one behind the other, so behind the last one all are done."""
-        if self._last is not None:
-            self._last.result()
+        """Return when all that is over is written: updates run one behind the other, so the last one tells."""
+        self._finish(dropped=True)
+        with self._lock:
+            last = self._last
+        if last is not None:
+            last.result()
 
     def _tell_failure(self) -> None:
         with self._lock:
@@ -324,16 +333,16 @@ class Session:
             ) from failed
 
     def _write(self, rows: Sequence[Sequence[int]]) -> None:
+        """Begin an update; the lock is held."""
         assert self._work is not None
-        tokens, mask = side_by_side(rows, self._memory.slots.device)
-        with self._lock:
-            self._behind += 1
-            self._last = self._work.submit(self._update, tokens, mask)
+        self._behind += 1
+        self._last = self._work.submit(self._update, rows)
 
-    def _update(self, tokens: Tensor, mask: Tensor) -> None:
+    def _update(self, rows: Sequence[Sequence[int]]) -> None:
         """What the other thread does."""
         after = failed = None
         try:
+            tokens, mask = side_by_side(rows, self._memory.slots.device)
             with torch.no_grad():
                 after = self.model.end_turn(tokens, mask, self._memory)
             after.check(self.model.config.memory_shape)
@@ -344,6 +353,25 @@ class Session:
             if after is not None and failed is None:
                 self._memory = after
             self._failed = self._failed or failed
+
+
+_dropped: SimpleQueue[tuple[Session, Turn]] = SimpleQueue()
+"""Answers that were dropped before their end; to put something in is safe wherever the collector comes."""
+
+
+@cache
+def _listen() -> None:
+    """Have a thread that ends what is dropped. It computes nothing, so the interpreter need not wait for it."""
+    threading.Thread(target=_end_dropped, name="riallm-dropped", daemon=True).start()
+
+
+def _end_dropped() -> None:
+    while True:
+        session, turn = _dropped.get()
+        # As the interpreter goes, no thread starts any more, and the memory goes with it.
+        with suppress(RuntimeError):
+            session.end(turn)
+        del session, turn
 
 
 def side_by_side(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:

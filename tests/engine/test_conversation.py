@@ -198,7 +198,9 @@ def test_an_answer_in_a_circle_is_written_when_it_is_collected(model: Watched) -
     next(circle[0])  # type: ignore[call-overload]
     circle.append(circle)
     del circle
+    assert not model.begun.is_set()
     gc.collect()
+    assert model.begun.wait(SECONDS), "at once, not when somebody asks"
     assert session.state.version == 1
 
 
