@@ -379,34 +379,37 @@ def test_databases_of_others_and_of_newer_versions_are_left_alone(path: Path) ->
         SQLiteSessions(path.parent / "missing" / "sessions.sqlite")
 
 
-@pytest.fixture
-def connected(monkeypatch: pytest.MonkeyPatch) -> list[sqlite3.Connection]:
-    """Every connection that is made from now on."""
-    made, connect = [], sqlite3.connect
-
-    def kept(*args: Any, **more: Any) -> sqlite3.Connection:
-        made.append(connect(*args, **more))
-        return made[-1]
-
-    monkeypatch.setattr(sqlite3, "connect", kept)
-    return made
-
-
-def test_changes_are_on_the_disk_when_they_return(connected: list[sqlite3.Connection], store: SQLiteSessions) -> None:
-    (connection,) = connected
+def test_changes_are_on_the_disk_when_they_return(store: SQLiteSessions) -> None:
+    (connection,) = store._idle
     assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
     assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
+def test_of_two_that_make_a_file_one_waits(path: Path) -> None:
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with ThreadPoolExecutor(1) as pool:
+        opening = pool.submit(SQLiteSessions, path)
+        time.sleep(0.2)  # until it has seen that there are no tables, and waits to make them
+        for statement in sessions._TABLES:
+            other.execute(statement)
+        other.execute("COMMIT")
+        other.execute("BEGIN")
+        other.execute("SELECT * FROM snapshots").fetchall()
+        time.sleep(0.3)  # until it would switch the journal, for which nobody may read
+        assert not opening.done()
+        other.execute("COMMIT")
+        opening.result(timeout=30).close()
+    other.close()
+
+
 @pytest.mark.parametrize("how", ["full", "file too large"])
-def test_on_a_full_disk_what_was_stored_is_read(
-    connected: list[sqlite3.Connection], store: SQLiteSessions, path: Path, how: str
-) -> None:
+def test_on_a_full_disk_what_was_stored_is_read(store: SQLiteSessions, path: Path, how: str) -> None:
     id = store.put_and_advance(drawn(1), conversation="a", expected=None)
     large = drawn(2, shape=(8, 1, 64, 64))
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     if how == "full":
-        connected[0].execute("PRAGMA max_page_count = 12")
+        store._idle[0].execute("PRAGMA max_page_count = 12")
     else:
         resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, limits[1]))
     try:
