@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,8 @@ from riallm.testing.tiny import write_tiny
 from riallm.testing.tiny_rxt import write_tiny_rxt
 from riallm.tokenizer.hybrid import HybridTokenizer
 from riallm.tokenizer.interaction import ANSWER, BEGIN, QUERY, THINK, interaction_ids, markers, with_markers
-from riallm.tokenizer.special import END_OF_TEXT, PAD
+from riallm.tokenizer.special import END_OF_TEXT, PAD, hole
+from riallm.tokenizer.training import train
 
 
 @pytest.fixture(scope="module")
@@ -84,28 +86,40 @@ def test_an_interaction_is_written_as_in_the_document(model: RxTBeta) -> None:
     assert both["attention_mask"].sum(dim=1).tolist() == [3, both["input_ids"].shape[1]]
 
 
-def test_markers_change_no_other_id(model: RxTBeta) -> None:
-    ours = model.tokenizer.vocabulary
-    (places,) = [[at for at, special in enumerate(ours.specials) if special.name in (BEGIN, QUERY, ANSWER)]]
-    assert len(places) == 3
+def test_markers_change_no_other_id() -> None:
+    text = Path(textwrap.__file__).read_text(encoding="utf-8")
+    vocabulary = train([text], size=600)
+    plain, ours = HybridTokenizer(vocabulary), HybridTokenizer(with_markers(vocabulary))
+    assert ours.encode(text) == plain.encode(text)
+    names = [[special.name for special in each.vocabulary.specials] for each in (plain, ours)]
+    changed = {one: other for one, other in zip(*names, strict=True) if one != other}
+    assert changed == {hole(13): BEGIN, hole(14): QUERY, hole(15): ANSWER}
+    assert all(ours.special(changed.get(name, name)) == plain.special(name) for name in names[0])
     with pytest.raises(UsageError, match="whose places the markers take"):
-        with_markers(ours)
+        with_markers(ours.vocabulary)
+    with pytest.raises(UsageError, match=r"no <\|answer\|>, <\|begin\|>, <\|query\|>"):
+        markers(plain)
 
 
 def test_an_answer_ends_with_both_marks_and_the_memory_is_what_was_said(model: RxTBeta) -> None:
-    before = model.session.state
-    query = model.tokenize_query("Hello?")
+    start, own, query = model.session.state, markers(model.tokenizer), model.tokenize_query("Hello?")
+    asked = query["input_ids"][0].tolist()
+
+    @torch.no_grad()
+    def written(*said: int) -> Tensor:
+        tokens = torch.tensor([[*asked, *said]])
+        return model.model.end_turn(tokens, torch.ones_like(tokens, dtype=torch.bool), start).slots
+
     *answer, begins, done = model.interact(**query, seed=1)
     assert (begins, done) == (-1, -2)
-    own = markers(model.tokenizer)
     assert all(token >= 0 for token in answer)
-    assert answer[-1] == own.end or len(answer) + query["input_ids"].shape[1] + 1 == 64
-    said = torch.tensor([[*query["input_ids"][0].tolist(), own.answer, *answer]])
-    with torch.no_grad():
-        wanted = model.model.end_turn(said, torch.ones_like(said, dtype=torch.bool), before)
-    assert torch.equal(model.export_stm_state(), wanted.slots)
-    reasoned = model.interact(**query, seed=1, thinking_mode="extended")
-    assert list(reasoned)[:-2] != answer
+    assert answer[-1] == own.end or len(asked) + 1 + len(answer) == 64
+    assert torch.equal(model.export_stm_state(), written(own.answer, *answer))
+    model.reset_stm_state()
+    assert list(model.interact(**query, seed=1)) == [*answer, -1, -2], "what was forgotten is as if it had not been"
+    model.reset_stm_state()
+    *thought, _, _ = model.interact(**query, seed=1, thinking_mode="extended")
+    assert torch.equal(model.export_stm_state(), written(own.think, *thought))
 
 
 @pytest.mark.parametrize("stop", [0, 1, 3, -1])

@@ -126,7 +126,7 @@ def test_an_answer_is_complete_before_its_memory_is_written(model: Watched) -> N
     session = Session(model)
     reply, seen = session.ask(PROMPT), []
     for token in reply:
-        assert not model.begun.is_set()
+        assert not model.begun.wait(0.03)
         seen.append(token)
     assert len(seen) == 9, "the whole answer, while the update cannot go on"
     assert model.begun.wait(SECONDS)
