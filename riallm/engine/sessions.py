@@ -11,6 +11,7 @@ import hashlib
 import os
 import secrets
 import sqlite3
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -25,8 +26,8 @@ from riallm.nn.memory_state import MemoryState, memory_from_bytes
 SCHEMA = 1
 """Raised whenever the tables change, so that an older program does not write into newer ones."""
 
-WAIT_SECONDS = 10.0
-"""For another thread or process to let go of the database."""
+WAIT_SECONDS = 30.0
+"""For another process to let go of the database."""
 
 MOST_TOMBSTONES = 10_000
 """Dropped snapshots that are remembered by name; older ones count as never known."""
@@ -141,6 +142,7 @@ class SQLiteSessions:
         self.path, self.max_bytes, self.max_seconds = path, max_bytes, max_seconds
         self._clock, self._process = clock, os.getpid()
         self._idle: deque[sqlite3.Connection] = deque()
+        self._writing = threading.Lock()  # SQLite lets nobody wait in line: of many threads, one might wait too long
         with self._connection():
             pass  # a file that is none of ours is refused here
 
@@ -239,7 +241,7 @@ class SQLiteSessions:
     @contextlib.contextmanager
     def _change(self) -> Iterator[sqlite3.Connection]:
         """A connection within a transaction, which an exception takes back."""
-        with self._connection() as connection:
+        with self._writing, self._connection() as connection:
             connection.execute("BEGIN IMMEDIATE")
             yield connection
             connection.execute("COMMIT")
