@@ -124,13 +124,18 @@ def test_an_answer_ends_with_both_marks_and_the_memory_is_what_was_said(model: R
 
 @pytest.mark.parametrize("stop", [0, 1, 3, -1])
 def test_the_memory_is_written_wherever_the_caller_stops(model: RxTBeta, stop: int) -> None:
-    answer = model.interact(**model.tokenize_query("Hello?"), seed=1)
+    start, query = model.session.state, model.tokenize_query("Hello?")
+    answer, said = model.interact(**query, seed=1), []
     for number, token in enumerate(answer if stop else (), 1):
+        said += [token] * (token >= 0)
         if number == stop or token == stop:
             break
     del answer
     gc.collect()
-    assert model.session.state.version == 1
+    tokens = torch.tensor([[*query["input_ids"][0].tolist(), markers(model.tokenizer).answer, *said]])
+    with torch.no_grad():
+        written = model.model.end_turn(tokens, torch.ones_like(tokens, dtype=torch.bool), start)
+    assert torch.equal(model.export_stm_state(), written.slots), "as far as it was read, and no further"
 
 
 def test_exported_memories_go_on_to_the_bit(model: RxTBeta, folder: Path) -> None:
