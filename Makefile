@@ -7,7 +7,7 @@ PY ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 pytho
 PIP := $(V)/bin/python -m pip --disable-pip-version-check install -q -c constraints.txt
 EXAMPLE := examples/semver
 PYTEST := $(V)/bin/python -m pytest -q
-BENCHMARKS := repair_speed scoring starts escape kernels engine attention compression serving drafting
+BENCHMARKS := repair_speed scoring starts escape kernels engine attention compression serving drafting turns
 BWRAP ?= yes
 TORCH := 2.13.0
 

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from riallm.bench.card import Card, Figure, emit
-from riallm.core.device import PROC
+from riallm.bench.peak import check_peak, peak, peak_from_now
 from riallm.core.errors import RiallmError, UsageError
 
 if TYPE_CHECKING:
@@ -40,8 +40,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--one", choices=WAYS, help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     try:
-        if not PROC.exists():
-            raise UsageError(f"the peak of memory is read from {PROC}, which this system does not have")
+        check_peak()
         sizes = [int(text) for text in options.tokens.split(",")]
         if min(sizes) < 1 or options.rounds < 1:
             raise UsageError("--tokens and --rounds are from 1 on")
@@ -95,22 +94,11 @@ def one(way: str, num: int, naive_gb: float) -> dict[str, float]:
         heads //= 2
     with torch.inference_mode():
         run = _naive(q, k, v, heads) if way == "naive" else _fused(q, k, v) if way == "fused" else _pages(q, k, v)
-        before = _peak_from_now()
+        before = peak_from_now()
         began = time.perf_counter()
         run()
         seconds = time.perf_counter() - began
-    return {"seconds": seconds, "megabytes": (_kibibytes("VmHWM") - before) * 1024 / 1e6, "heads": heads}
-
-
-def _peak_from_now() -> int:
-    """Begin to watch for the peak of memory, in KiB, and what it is now: an import may have taken more before."""
-    (PROC / "self/clear_refs").write_text("5")
-    return _kibibytes("VmRSS")
-
-
-def _kibibytes(name: str) -> int:
-    lines = (PROC / "self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
+    return {"seconds": seconds, "megabytes": (peak() - before) * 1024 / 1e6, "heads": heads}
 
 
 def _naive(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Callable[[], object]:

@@ -17,6 +17,7 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
     "attention": ("riallm.bench.attention:main", "naive, fused and over pages: time and peak memory"),
     "compression": ("riallm.bench.compression:main", "bits a byte that each compression costs"),
     "serving": ("riallm.bench.serving:main", "a real server over HTTP: holes, company, and a soak with --soak"),
+    "turns": ("riallm.bench.turns:main", "what a turn costs in a long conversation, with a memory and without"),
     "drafting": ("riallm.bench.drafting:main", "what drafts from the text gain and cost"),
     "scoring": ("riallm.bench.scoring:main", "how long a model takes over the candidates of a repair"),
     "repair_speed": ("riallm.bench.repair_speed:main", "candidates a second of riallm fix, and its memory"),

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from riallm.core.errors import UsageError
 from riallm.models.rxt import RxT
+from riallm.nn.cross_attention import KeysValues
 from riallm.nn.memory_state import MemoryState, Reading
 from riallm.nn.meta import TokenMeta
 from riallm.nn.moe import Routing
@@ -82,7 +83,7 @@ def written(
     The encoder does not see the memory, so all interactions go through it at once, and only the writes one by one.
     """
     rows, num, length = tokens.shape
-    encoded = model.encode(tokens.view(-1, length), mask.view(-1, length))
+    encoded = model.encode(tokens.flatten(0, 1), mask.flatten(0, 1))
     encoded = encoded.view(len(encoded), rows, num, length, -1)
     memory = start or model.start(rows)
     memories = [memory]
@@ -104,7 +105,24 @@ def decoded(
     memory = replace(memories[0], slots=slots)
     reading = model.reading(memory) if read else Reading(layers=(None,) * model.config.num_layers)
     state = model.open_turn(memory, reading, keep=False)
-    out = model(tokens.view(-1, length), TokenMeta.padded(mask.view(-1, length)), state)
+    out = model(tokens.flatten(0, 1), TokenMeta.padded(mask.flatten(0, 1)), state)
+    return out.hidden.view(rows, num, length, -1), out.routing
+
+
+def overheard(model: RxT, tokens: Tensor, mask: Tensor) -> tuple[Tensor, tuple[Routing, ...]]:
+    """hidden (B, N, T, D) of a decoder that has, in the memory's place, what the encoder makes of all tokens of the
+    interactions before: what a memory with room for everything would hold."""
+    rows, num, length = tokens.shape
+    encoded = model.encode(tokens.flatten(0, 1), mask.flatten(0, 1))
+    encoded = encoded.view(len(encoded), rows, num * length, -1)
+    reading = model.reading(replace(model.start(rows), slots=encoded))
+    order = torch.arange(num, device=tokens.device).repeat_interleave(length)
+    before = torch.arange(num, device=tokens.device)[:, None] > order
+    heard = (before & mask.flatten(1)[:, None]).flatten(0, 1)
+    layers = [at and KeysValues(*(each.repeat_interleave(num, dim=0) for each in at)) for at in reading.layers]
+    memory = model.start(rows * num)
+    state = model.open_turn(memory, Reading(layers=tuple(layers), mask=heard), keep=False)
+    out = model(tokens.flatten(0, 1), TokenMeta.padded(mask.flatten(0, 1)), state)
     return out.hidden.view(rows, num, length, -1), out.routing
 
 

@@ -16,7 +16,7 @@ from riallm.core.errors import UsageError
 from riallm.models.base import Costs, Model, Output, StateSpec, Unit
 from riallm.nn.adapter import Adapter
 from riallm.nn.attention_layer import Attention, AttentionConfig
-from riallm.nn.cross_attention import CrossAttention, KeysValues
+from riallm.nn.cross_attention import CrossAttention, KeysValues, align
 from riallm.nn.feedforward import FeedForward
 from riallm.nn.linear import Embedding, Linear
 from riallm.nn.memory_attention import MemoryAttention, MemoryAttentionConfig
@@ -182,9 +182,13 @@ class RxT(Model):
                 continue
             ends = name.endswith(("o_proj.weight", "down_proj.weight", "down_proj"))
             scale = parameter.shape[-1] ** -0.5 * (depth if ends and "memory" not in name else 1.0)
-            if name.startswith(("embed_tokens", "start_slots")) or name.endswith("identity"):
+            if name.startswith(("embed_tokens", "start_slots")) or name.endswith(("identity", "names")):
                 scale = 1.0
             parameter.normal_(0.0, 1.0, generator=draw).mul_(scale)
+        for module in self.modules():
+            if isinstance(module, CrossAttention | Attention):
+                align(module)
+        self.lm_head.weight.copy_(self.embed_tokens.weight * self.config.hidden_size**-0.5)
 
     # The memory
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from riallm.core.errors import UsageError
+from riallm.nn.attention_layer import Attention
 from riallm.nn.linear import Linear
 from riallm.nn.rope import rotate
 
@@ -83,3 +85,16 @@ def look(q: Tensor, at: KeysValues, mask: Tensor | None = None) -> Tensor:
     some = mask.any(dim=-1)[:, None, None, None]
     seen = F.scaled_dot_product_attention(q, keys, values, attn_mask=mask[:, None, None, :] | ~some)
     return seen * some
+
+
+@torch.no_grad()
+def align(attention: CrossAttention | Attention) -> None:
+    """Have an attention begin as a look-up: keys by the map of the queries, the output by that of the values turned
+    round, so that what is alike finds each other, and what is found comes back as it was, as far as the heads carry
+    it."""
+    q, k, v = (each.weight for each in (attention.q_proj, attention.k_proj, attention.v_proj))
+    shared = len(k) // attention.head_dim
+    groups = len(q) // len(k)
+    k.copy_(q.view(shared, groups, attention.head_dim, -1)[:, 0].flatten(0, 1))
+    back = v.view(shared, 1, attention.head_dim, -1).expand(-1, groups, -1, -1) / groups
+    attention.o_proj.weight.copy_(back.flatten(0, 2).T)

@@ -9,13 +9,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from riallm.core.errors import UsageError
 from riallm.nn.linear import Linear
 
+SHARPNESS = 4.0
+"""With drawn weights a match has a standard deviation of about one; times this, one slot in sixteen gets most."""
+
 Mixing = Literal["sigmoid", "tanh", "add", "replace"]
-Kind = Literal["static", "elementwise", "linear"]
+Kind = Literal["static", "elementwise", "linear", "competing"]
 Status = Literal["mean", "learned"]
 
 
@@ -24,7 +28,8 @@ class GateConfig:
     """mixing: sigmoid, g * new + (1 - g) * old; tanh, (1 + g) * new + (1 - g) * old; add, old + new; replace, new.
 
     kind: what g is the activation of: "static", a weight a slot; "elementwise", the weight times the slot's status;
-    "linear", a map over the statuses of all slots. status: the mean over channels of old + new, or a learned
+    "linear", a map over the statuses of all slots; "competing", ours, elementwise times a share that the slots compete
+    for, so that what is new goes to few of them. status: the mean over channels of old + new, or a learned
     combination of the channels of both. weight: where weights begin. bias: where one more learned number a slot begins,
     below zero for a memory that keeps; None, the document's, has none.
     """
@@ -44,6 +49,24 @@ class GateConfig:
             raise UsageError("a static gate has no status; leave it out, or take kind elementwise or linear")
 
 
+class SlotMatch(nn.Module):
+    """Which slots something new belongs to: a softmax over slots of how well each, by its content and its name, fits
+    what it would be given. Names are drawn, so that from the start different content goes to different slots."""
+
+    def __init__(self, *, hidden_size: int, num_slots: int) -> None:
+        super().__init__()
+        self.slot_proj = Linear(hidden_size, hidden_size, bias=False)
+        self.new_proj = Linear(hidden_size, hidden_size, bias=False)
+        self.names = nn.Parameter(torch.zeros(num_slots, hidden_size))
+
+    def forward(self, old: Tensor, new: Tensor) -> Tensor:
+        """old, new (B, S, D) -> (B, S) in float32, which add up to one."""
+        slots = self.slot_proj(F.rms_norm(old, old.shape[-1:])) + self.names.to(old.dtype)
+        found = self.new_proj(F.rms_norm(new, new.shape[-1:]))
+        match: Tensor = SHARPNESS * old.shape[-1] ** -0.5 * (slots * found).sum(dim=-1).float()
+        return match.softmax(dim=-1)
+
+
 class MemoryGate(nn.Module):
     """One number a slot between what it held and what would be written."""
 
@@ -57,6 +80,8 @@ class MemoryGate(nn.Module):
         self.bias = nn.Parameter(torch.empty(num_slots)) if gated and offset else None
         learned = gated and config.status == "learned"
         self.status = Linear(2 * hidden_size, 1, bias=False) if learned else None
+        competing = gated and config.kind == "competing"
+        self.match = SlotMatch(hidden_size=hidden_size, num_slots=num_slots) if competing else None
         self.restart()
 
     @torch.no_grad()
@@ -90,7 +115,8 @@ class MemoryGate(nn.Module):
             found = status @ weight.T if self.config.kind == "linear" else weight * status
         if self.bias is not None:
             found = found + self.bias.float()
-        return found.sigmoid() if self.config.mixing == "sigmoid" else found.tanh()
+        opened = found.sigmoid() if self.config.mixing == "sigmoid" else found.tanh()
+        return opened if self.match is None else opened * self.match(old, new)
 
     def _learned(self, old: Tensor, new: Tensor) -> Tensor:
         assert self.status is not None

@@ -113,14 +113,16 @@ def memory_from_bytes(data: bytes, *, where: str) -> MemoryState:
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Reading:
     """What the decoder looks at of a memory: keys and values of the slots, layer by layer; the same for a whole reply.
-    None in the place of a layer: the layer looks at nothing, as a control wants it."""
+    None in the place of a layer: the layer looks at nothing, as a control wants it. mask (B, S): slots that count; None
+    is all of them."""
 
     layers: tuple[KeysValues | None, ...]
+    mask: Tensor | None = None
 
     def look(self, layer: int, q: Tensor) -> Tensor | None:
         """(B, H, T, K): what the queries of a layer see of their rows' slots."""
         at = self.layers[layer]
-        return None if at is None else look(q, at)
+        return None if at is None else look(q, at, self.mask)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -6,122 +6,349 @@ variants, and asks it beside its controls. What is finished is not done again.
 
 from __future__ import annotations
 
+import argparse
 import json
-from collections.abc import Callable
+import multiprocessing
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
+import torch
+
 from riallm.core.config import to_json
-from riallm.core.errors import UsageError
+from riallm.core.errors import RiallmError, UsageError
 from riallm.core.files import atomic_write
+from riallm.core.workers import worker_begins
 from riallm.data.tell_ask import TellAskConfig
 from riallm.eval.probes.recall import ask, ask_reader, batch, table
 from riallm.models.episodes import Episodes
 from riallm.models.rxt import RxT, RxTConfig
 from riallm.nn.memory_attention import MemoryAttentionConfig
 from riallm.nn.memory_gate import GateConfig
-from riallm.train.episodes import FullHistory, MemoryAware
+from riallm.train.episodes import FullHistory, MemoryAware, Overheard
 from riallm.train.loop import Run, Step, TrainConfig
+from riallm.train.objective import Objective
 from riallm.train.optim import OptimiserConfig
 from riallm.train.schedule import Schedule
 
-KEEPING = GateConfig(kind="elementwise", status="learned", weight=1.0, bias=-2.0)
-"""Ours: a slot decides from old and new content, and keeps unless it is told otherwise."""
+LENGTHS = (1, 2, 4)
+"""Conversations that are asked in, as multiples of the longest that were trained on."""
+
+TESTED = 1_000_000
+"""Added to the seed of conversations that are asked in."""
+
+Result = dict[str, Any]
+"""What `run` writes down: the trial, and for each of LENGTHS the table of `recall.table`."""
+
+COMPETING = GateConfig(kind="competing", status="learned", weight=1.0, bias=2.0)
+"""Ours: slots compete for what is new, and the one that gets it decides from old and new content how much."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Phase:
+    """From a share of a stage on: interactions of a conversation, facts at a time, and how often what was never told is
+    asked. Often at first, with one fact: else "say the value" is learned, and the key is never compared."""
+
+    begin: float
+    num_turns: int
+    max_live: int
+    untold: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """One training run and its questions. curriculum: shares of the run at which conversations get longer, with their
-    lengths. history: the decoder re-reads the conversation, instead of a memory."""
+    """One model and its questions. It is trained in two stages: `joint` steps in which the decoder has the encoder's
+    output of earlier interactions in the memory's place, then `steps` with the memory. history: the decoder re-reads
+    the conversation instead, for as many steps. window: `MemoryAware.window`."""
 
     model: RxTConfig
     task: TellAskConfig
+    joint: int
     steps: int
+    joint_phases: tuple[Phase, ...]
+    phases: tuple[Phase, ...]
     rows: int = 64
     window: int | None = None
     history: bool = False
-    curriculum: tuple[tuple[float, int], ...] = ((0.0, 2), (0.1, 4), (0.25, 8), (0.5, 12))
-    lr: float = 0.003
+    lr: float = 0.001
     seed: int = 0
 
 
 def model(*, hidden: int = 64, layers: int = 2, slots: int = 16, vocab: int) -> RxTConfig:
-    """The small model; our gate, slots that are told apart, a learned start."""
+    """The small model: heads of 16, a competing gate, slots that are told apart, a learned start."""
+    heads = hidden // 16
     return RxTConfig(
         vocab_size=vocab,
         hidden_size=hidden,
         num_layers=layers,
-        num_heads=hidden // 8,
+        num_heads=heads,
         max_interaction=12,
         num_slots=slots,
-        decoder_heads=hidden // 16,
-        decoder_kv_heads=hidden // 32,
+        decoder_heads=heads,
+        decoder_kv_heads=heads,
         num_experts=4,
         experts_per_token=2,
         expert_size=hidden,
-        encoder_heads=hidden // 16,
-        encoder_kv_heads=hidden // 16,
+        encoder_heads=heads,
+        encoder_kv_heads=heads,
         encoder_size=2 * hidden,
         memory=MemoryAttentionConfig(
-            num_heads=hidden // 16, num_kv_heads=hidden // 16, gate=KEEPING, slot_identity=True
+            variant="simple", num_heads=heads, num_kv_heads=heads, gate=COMPETING, slot_identity=True
         ),
         trained_start=True,
         final_norm=True,
     )
 
 
+def phases(*rows: tuple[float, int, int, float]) -> tuple[Phase, ...]:
+    """Each as begin, num_turns, max_live, untold."""
+    return tuple(Phase(begin=a, num_turns=b, max_live=c, untold=d) for a, b, c, d in rows)
+
+
 def full(seed: int = 0) -> Trial:
     """The headline's size."""
     task = TellAskConfig(num_turns=12)
-    return Trial(model=model(vocab=task.vocab_size), task=task, steps=3000, seed=seed)
+    return Trial(
+        model=model(vocab=task.vocab_size),
+        task=task,
+        joint=800,
+        steps=3200,
+        joint_phases=phases((0.0, 4, 1, 0.4), (0.5, 6, 2, 0.4), (0.75, 8, 4, 0.3)),
+        phases=phases((0.0, 4, 1, 0.4), (0.15, 6, 2, 0.4), (0.35, 8, 4, 0.3), (0.5, 12, 8, 0.15)),
+        seed=seed,
+    )
 
 
 def smoke(seed: int = 0) -> Trial:
     """A minute or two: for ablations."""
     task = TellAskConfig(num_turns=6, num_keys=16, num_values=16, num_fillers=8, max_live=4)
-    small = model(hidden=32, layers=1, slots=8, vocab=task.vocab_size)
-    curriculum = ((0.0, 2), (0.2, 3), (0.4, 6))
-    return Trial(model=small, task=task, steps=1000, rows=32, curriculum=curriculum, seed=seed)
+    return Trial(
+        model=model(hidden=32, slots=8, vocab=task.vocab_size),
+        task=task,
+        joint=500,
+        steps=1000,
+        joint_phases=phases((0.0, 4, 1, 0.4), (0.6, 6, 2, 0.4)),
+        phases=phases((0.0, 4, 1, 0.4), (0.3, 6, 2, 0.4), (0.6, 6, 4, 0.2)),
+        lr=0.002,
+        seed=seed,
+    )
 
 
-def source(trial: Trial) -> Callable[[int], Episodes]:
-    """The batch of a number; test conversations have other seeds."""
+SIZES: dict[str, Callable[[int], Trial]] = {"full": full, "smoke": smoke}
+
+
+def _silent(step: Step) -> None:
+    """Nobody listens."""
+
+
+def memory_of(trial: Trial, **changes: Any) -> Trial:
+    """With another memory attention."""
+    return replace(trial, model=replace(trial.model, memory=replace(trial.model.memory, **changes)))
+
+
+VARIANTS: dict[str, Callable[[Trial], Trial]] = {
+    "ours": lambda trial: trial,
+    "history": lambda trial: replace(trial, history=True),
+    "window 1": lambda trial: replace(trial, window=1),
+    "window 2": lambda trial: replace(trial, window=2),
+    "window 4": lambda trial: replace(trial, window=4),
+    "no joint stage": lambda trial: replace(trial, joint=1, steps=trial.steps + trial.joint),
+    "document gate": lambda trial: memory_of(trial, gate=GateConfig()),
+    "static gate": lambda trial: memory_of(trial, gate=GateConfig(kind="static")),
+    "keeping gate": lambda trial: memory_of(trial, gate=GateConfig(status="learned", weight=1.0, bias=-2.0)),
+    "no identity": lambda trial: memory_of(trial, slot_identity=False),
+    "no identity, drawn": lambda trial: memory_of(
+        replace(trial, model=replace(trial.model, trained_start=False)), slot_identity=False
+    ),
+    "self": lambda trial: memory_of(trial, variant="self"),
+    "interlayer": lambda trial: memory_of(trial, variant="interlayer"),
+    "gated self interlayer": lambda trial: memory_of(trial, variant="gated_self_interlayer"),
+    "4 slots": lambda trial: replace(trial, model=replace(trial.model, num_slots=4)),
+    "32 slots": lambda trial: replace(trial, model=replace(trial.model, num_slots=32)),
+}
+"""What is changed of a trial. "window 1" and "document gate" are what the document's authors do."""
+
+
+def source(trial: Trial, steps: int, phases: Sequence[Phase], *, stage: int) -> Callable[[int], Episodes]:
+    """The batch of a number of a stage; no two stages and no question share a conversation."""
 
     def made(number: int) -> Episodes:
-        elapsed = number / trial.steps
-        num_turns = [length for begin, length in trial.curriculum if begin <= elapsed][-1]
-        task = replace(trial.task, num_turns=num_turns, seed=trial.seed)
+        phase = [each for each in phases if each.begin <= number / steps][-1]
+        task = replace(
+            trial.task,
+            num_turns=phase.num_turns,
+            max_live=phase.max_live,
+            untold=phase.untold,
+            seed=10 * trial.seed + stage,
+        )
         return batch(task, number * trial.rows, trial.rows)[1]
 
     return made
 
 
-def run(trial: Trial, folder: Path, *, questions: int, on_step: Callable[[Step], None] = lambda step: None) -> Any:
-    """Train where it was not done, ask where it was not done; the figures."""
+def train(trial: Trial, folder: Path, on_step: Callable[[Step], None]) -> tuple[RxT, float]:
+    """Both stages, going on from what is there; the model, and the seconds that they took."""
+    trained = RxT(trial.model)
+    trained.initialise(trial.seed)
+
+    def settings(steps: int, schedule: Schedule) -> TrainConfig:
+        optimiser = OptimiserConfig(kind="adamw", lr=trial.lr, weight_decay=0.01, cautious=False, beta2=0.99)
+        return TrainConfig(max_steps=steps, clip=1.0, ema=0.0, seed=trial.seed, optimiser=optimiser, schedule=schedule)
+
+    first = settings(trial.joint, Schedule(kind="wsd", warmup=0.1, decay=0.0))
+    second = settings(trial.steps, Schedule(kind="cosine", warmup=0.02, final=0.05))
+    objectives: Sequence[Objective[Episodes]] = (FullHistory(), FullHistory())
+    if not trial.history:
+        objectives = (Overheard(), MemoryAware(window=trial.window))
+    seconds = 0.0
+    for stage, (config, phases, objective) in enumerate(
+        zip((first, second), (trial.joint_phases, trial.phases), objectives, strict=True)
+    ):
+        batches = source(trial, config.max_steps, phases, stage=stage)
+        run = Run(trained, batches, objective, config, folder / ("joint", "memory")[stage], on_step=on_step)
+        run.train()
+        seconds += run.seconds
+    return trained, seconds
+
+
+def measured(trial: Trial, folder: Path, *, questions: int, on_step: Callable[[Step], None] = _silent) -> Result:
+    """Train where it was not done, ask where it was not done. Raises UsageError when the folder holds another trial."""
     path = folder / "recall.json"
     wanted = to_json(trial)
     if path.exists():
-        found = json.loads(path.read_text("utf-8"))
-        if found["trial"] != wanted:
-            raise UsageError(f"{folder} holds another trial; name another folder by --out")
+        found: Result = json.loads(path.read_text("utf-8"))
+        if found["trial"] != wanted or found["asked"] != questions:
+            raise UsageError(f"{folder} holds another trial or other questions; name another folder by --out")
         return found
-    trained = RxT(trial.model)
-    trained.initialise(trial.seed)
-    config = TrainConfig(
-        max_steps=trial.steps,
-        clip=1.0,
-        ema=0.0,
-        seed=trial.seed,
-        optimiser=OptimiserConfig(kind="adamw", lr=trial.lr, weight_decay=0.01, cautious=False, beta2=0.99),
-        schedule=Schedule(kind="cosine", warmup=0.03, final=0.05),
-    )
-    objective = FullHistory() if trial.history else MemoryAware(window=trial.window)
-    Run(trained, source(trial), objective, config, folder, on_step=on_step).train()
-    told: dict[str, Any] = {"trial": wanted}
-    for factor in (1, 2, 4):
-        task = replace(trial.task, num_turns=factor * trial.task.num_turns, seed=1_000_000 + trial.seed)
+    trained, seconds = train(trial, folder, on_step)
+    told: Result = {"trial": wanted, "asked": questions, "seconds": seconds}
+    for factor in LENGTHS:
+        task = replace(trial.task, num_turns=factor * trial.task.num_turns, seed=TESTED + trial.seed)
         asked = (ask_reader if trial.history else ask)(trained, task, num=questions)
         told[f"{factor}x"] = table(asked, num_values=task.num_values)
     atomic_write(path, json.dumps(told).encode())
     return told
+
+
+def work(size: str, variant: str, seed: int, folder: Path, questions: int) -> Result:
+    """One trial, in a process of its own."""
+    torch.set_num_threads(1)
+    return measured(VARIANTS[variant](SIZES[size](seed)), folder, questions=questions)
+
+
+def line(variant: str, results: Sequence[Result]) -> str:
+    """What a person reads of a variant: exact answers, mean over seeds, at distances 1 and 8, and by its controls."""
+
+    def average(*path: str) -> str:
+        found = []
+        for result in results:
+            value: Any = result
+            for key in path:
+                value = value.get(key, {})
+            if value:
+                found.append(value["value"])
+        return f"{100 * fmean(found):5.1f}" if found else "    -"
+
+    main = "history" if "history" in results[0]["1x"] else "memory"
+    near, far = (average("1x", main, "by_distance", distance) for distance in ("1", "8"))
+    controls = " ".join(average("1x", name, "exact") for name in ("reset", "swap", "unread"))
+    return (
+        f"{variant:24} {average('1x', main, 'exact')} at 1:{near} at 8:{far}  reset, swap, unread {controls}  "
+        f"donor {average('1x', 'swap', 'donor')}  2x {average('2x', main, 'exact')} 4x {average('4x', main, 'exact')}"
+    )
+
+
+def draw(results: Mapping[str, Sequence[Result]], path: Path) -> None:
+    """Exact answers by distance, a line a variant, with each seed as a dot; controls of the first one below."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "riallm"
+    from matplotlib import pyplot
+
+    figure, axis = pyplot.subplots(figsize=(8, 4.5))
+
+    def curve(name: str, condition: str, these: Sequence[Result], style: str) -> None:
+        by: dict[int, list[float]] = {}
+        for result in these:
+            for distance, share in result["1x"][condition]["by_distance"].items():
+                by.setdefault(int(distance), []).append(100 * share["value"])
+        places = sorted(by)
+        drawn = axis.plot(places, [fmean(by[place]) for place in places], style, label=name, linewidth=1.5)
+        for place in places:
+            axis.plot([place] * len(by[place]), by[place], ".", color=drawn[0].get_color(), markersize=3)
+
+    for name, these in results.items():
+        curve(name, "history" if "history" in these[0]["1x"] else "memory", these, "-")
+    first = next(iter(results.values()))
+    for condition in ("reset", "swap", "unread"):
+        if condition in first[0]["1x"]:
+            curve(f"{condition} (control)", condition, first, ":")
+    axis.set_xlabel("interactions between telling and asking")
+    axis.set_ylabel("exact answers, %")
+    axis.set_ylim(-2, 102)
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
+    figure.savefig(path, metadata={"Date": None})
+    pyplot.close(figure)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print a line for each variant and, last, one JSON object."""
+    parser = argparse.ArgumentParser(
+        prog="python -m riallm.recipes.tell_ask", description="what a memory of fixed size carries, beside controls"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="runs and results; goes on where it was")
+    parser.add_argument(
+        "--size", choices=list(SIZES), default="full", help="full: 12 interactions, 64 values; smoke: 6, 16"
+    )
+    parser.add_argument("--variants", default="ours", help=f"with commas between, or all: {', '.join(VARIANTS)}")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--questions", type=int, default=2000, help="at least so many a seed (default 2000)")
+    parser.add_argument("--jobs", type=int, default=2, help="trials at a time, a core each (default 2)")
+    parser.add_argument("--plot", type=Path, metavar="SVG", help="draw exact answers by distance")
+    options = parser.parse_args(argv)
+    names = list(VARIANTS) if options.variants == "all" else options.variants.split(",")
+    try:
+        if unknown := [name for name in names if name not in VARIANTS]:
+            raise UsageError(f"no variant '{unknown[0]}'; there are {', '.join(VARIANTS)}")
+        results = _all(options, names)
+    except RiallmError as error:
+        sys.stderr.write(f"tell_ask: {error}\n")
+        return error.exit_code
+    for name, these in results.items():
+        sys.stdout.write(line(name, these) + "\n")
+    if options.plot:
+        draw(results, options.plot)
+    sys.stdout.write(json.dumps({"task": "tell_ask", "size": options.size, "results": results}) + "\n")
+    return 0
+
+
+def _all(options: argparse.Namespace, names: Sequence[str]) -> dict[str, list[Result]]:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(options.jobs, mp_context=context, initializer=worker_begins) as pool:
+        asked = {
+            name: [
+                pool.submit(work, options.size, name, seed, _folder(options, name, seed), options.questions)
+                for seed in range(options.seeds)
+            ]
+            for name in names
+        }
+        results = {}
+        for name, waiting in asked.items():
+            results[name] = [each.result() for each in waiting]
+            sys.stderr.write(f"{name}: done\n")
+        return results
+
+
+def _folder(options: argparse.Namespace, name: str, seed: int) -> Path:
+    folder: Path = options.out / f"{options.size}-{name.replace(' ', '-')}-{seed}"
+    return folder
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -11,6 +11,8 @@ VOCAB = 600
 def write_tiny_rxt(place: Path, *, seed: int = 3, max_interaction: int = 64) -> Path:
     """Write it to `place` with a tokenizer of its own that has the markers of interactions; the same seed gives the
     same bytes. max_interaction: tokens of query and answer together. Needs the extra `models`."""
+    import torch
+
     from riallm.models.load import TOKENIZER, save_rxt
     from riallm.models.rxt import RxT, RxTConfig
     from riallm.nn.memory_attention import MemoryAttentionConfig
@@ -38,6 +40,8 @@ def write_tiny_rxt(place: Path, *, seed: int = 3, max_interaction: int = 64) -> 
     )
     model = RxT(config)
     model.initialise(seed)
+    with torch.no_grad():  # as it begins, it would say the last token again and again
+        model.lm_head.weight.normal_(generator=torch.Generator().manual_seed(seed + 1)).mul_(0.2)
     text = Path(textwrap.__file__).read_text(encoding="utf-8")
     beside = place.with_name(f"{place.name}-{TOKENIZER}")
     beside.parent.mkdir(parents=True, exist_ok=True)

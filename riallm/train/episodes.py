@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from riallm.models.base import Model
-from riallm.models.episodes import Episodes, decoded, reread, written
+from riallm.models.episodes import Episodes, decoded, overheard, reread, written
 from riallm.models.rxt import RxT
 from riallm.nn.moe import Routing
 from riallm.train.objective import Loss
@@ -36,6 +36,22 @@ class MemoryAware:
         assert isinstance(model, RxT), "memory-aware training is for models with a memory"
         memories = written(model, batch.tokens, batch.mask, window=self.window)
         hidden, routings = decoded(model, batch.tokens, batch.mask, memories[:-1])
+        return answered(model, hidden, routings, batch, balance=self.balance, z=self.z)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overheard:
+    """Joint training of encoder and decoder on conversations: the decoder has what the encoder makes of the earlier
+    interactions in the memory's place, as the document's joint stage installs the encoder's output there. It learns to
+    find things by what they are about before anything has to fit into slots."""
+
+    balance: float = 0.01
+    z: float = 0.001
+
+    def __call__(self, model: Model, batch: Episodes) -> Loss:
+        """The sum over answer tokens, in nats."""
+        assert isinstance(model, RxT), "for models with a memory"
+        hidden, routings = overheard(model, batch.tokens, batch.mask)
         return answered(model, hidden, routings, batch, balance=self.balance, z=self.z)
 
 

@@ -46,6 +46,8 @@ class Watched(RxT):
     def __init__(self) -> None:
         super().__init__(TINY)
         self.initialise(0)
+        with torch.no_grad():  # as it begins, it would say the last token again and again
+            self.lm_head.weight.normal_(generator=torch.Generator().manual_seed(1)).mul_(0.2)
         self.eval()
         self.gate, self.begun = threading.Event(), threading.Event()
         self.gate.set()

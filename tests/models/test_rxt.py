@@ -14,6 +14,7 @@ from riallm.core.errors import CheckpointError, UsageError
 from riallm.models.episodes import Interaction, decoded, episodes, written
 from riallm.models.rxt import RxT, RxTConfig
 from riallm.models.zoo import RXT_BETA_MICRO
+from riallm.nn.cross_attention import CrossAttention, align
 from riallm.nn.memory_attention import MemoryAttentionConfig, Variant
 from riallm.nn.memory_gate import GateConfig, MemoryGate
 from riallm.nn.memory_state import MemoryState, load_memory
@@ -272,3 +273,35 @@ def test_a_start_is_drawn_by_its_seed_or_learned() -> None:
     assert not torch.equal(model.start(2, seed=1).slots, model.start(2, seed=2).slots)
     learned = made(replace(TINY, trained_start=True)).start(2, seed=1).slots
     assert torch.equal(learned[:, 0], learned[:, 1])
+
+
+def test_slots_compete_for_what_is_new() -> None:
+    draw = torch.Generator().manual_seed(0)
+    gate = MemoryGate(GateConfig(kind="competing", status="learned", bias=2.0), hidden_size=32, num_slots=6)
+    assert gate.match is not None
+    with torch.no_grad():
+        for parameter in gate.match.parameters():
+            parameter.normal_(generator=draw).mul_(parameter.shape[-1] ** -0.5)
+        gate.match.names.mul_(32**0.5)
+        assert gate.status is not None
+        gate.status.weight.zero_()
+    old = torch.randn((50, 6, 32), generator=draw)
+    new = torch.randn((50, 1, 32), generator=draw).expand_as(old)
+    taken = gate.gate(old, new).detach()
+    assert torch.allclose(taken.sum(dim=-1), torch.full((50,), 0.8808), atol=1e-3)  # sigmoid(2)
+    assert float(taken.amax(dim=-1).mean()) > 0.5
+    assert len(set(taken.argmax(dim=-1).tolist())) == 6  # other content, other slots
+
+
+def test_attention_begins_as_a_look_up() -> None:
+    """What is written of one token is found by it, and by nothing else as well."""
+    attention = CrossAttention(hidden_size=64, num_heads=4, num_kv_heads=2, head_dim=16)
+    draw = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in attention.parameters():
+            parameter.normal_(generator=draw).mul_(64**-0.5)
+        align(attention)
+        things = torch.randn((1, 12, 64), generator=draw)
+        found = attention(3 * things, things)
+        alike = torch.nn.functional.cosine_similarity(found[0, :, None], things[0, None], dim=-1)
+    assert alike.argmax(dim=-1).tolist() == list(range(12))

@@ -1,0 +1,29 @@
+"""The peak of a process's memory, from a moment on (Linux)."""
+
+from __future__ import annotations
+
+from riallm.core.device import PROC
+from riallm.core.errors import UsageError
+
+
+def peak_from_now() -> int:
+    """Begin to watch for the peak, and the KiB that there are now: an import may have taken more before."""
+    check_peak()
+    (PROC / "self/clear_refs").write_text("5")
+    return _kibibytes("VmRSS")
+
+
+def peak() -> int:
+    """KiB at the peak since `peak_from_now`."""
+    return _kibibytes("VmHWM")
+
+
+def check_peak() -> None:
+    """Raises UsageError where the system does not tell."""
+    if not PROC.exists():
+        raise UsageError(f"the peak of memory is read from {PROC}, which this system does not have")
+
+
+def _kibibytes(name: str) -> int:
+    lines = (PROC / "self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))

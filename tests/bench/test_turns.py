@@ -1,0 +1,64 @@
+"""The card of turns, at one layer, and how crossings and slopes are found."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from riallm.bench import turns
+from riallm.models.llama import Llama
+from riallm.models.rxt import RxT
+from riallm.nn import page_attention
+from riallm.nn.meta import TokenMeta
+
+
+def test_a_short_conversation_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    if not page_attention.available():
+        pytest.skip("there is no C++ compiler here")
+    assert turns.main(["--turns", "4", "--query", "5", "--answer", "3", "--layers", "1"]) == 0
+    card = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert card["turns"] == 4
+    assert card["flops_spread_percent"] == 0.0
+    assert card["kept_spread_percent"] == 0.0
+    assert card["kept_median"] == 1024 * 256 * 4
+    assert card["turn_4_gflops_anew"] > card["turn_4_gflops_cached"] > card["turn_2_gflops_cached"]
+    assert all(card[f"turn_{turn}_first_milliseconds_anew"] > 0 for turn in (1, 2, 4))
+
+
+@pytest.mark.parametrize("wrong", [["--turns", "2"], ["--query", "0"], ["--answer", "1"], ["--layers", "0"]])
+def test_what_cannot_be_measured_is_refused(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert turns.main(wrong) == 2
+    assert "turns: " in capsys.readouterr().err
+
+
+def test_the_peer_has_as_many_active_parameters() -> None:
+    shape, peer = turns.shapes(14)
+    with torch.device("meta"):
+        reactive, stateless = RxT(shape), Llama(peer)
+    experts = sum(p.numel() for name, p in reactive.named_parameters() if "experts" in name)
+    decoder = sum(p.numel() for name, p in reactive.named_parameters() if name.startswith(("embed", "layers", "lm_")))
+    active = decoder - experts * 38 // 42
+    assert stateless.costs().num_parameters == pytest.approx(active, rel=1e-3)
+
+
+def test_flops_of_the_stateless_model_are_what_pytorch_counts() -> None:
+    model = Llama(turns.shapes(1)[1])
+    peer = turns.Stateless(model, lambda num: torch.zeros((1, num), dtype=torch.int64), num_tokens=64, cached=True)
+    tokens = torch.zeros((1, 40), dtype=torch.int64)
+    with torch.inference_mode(), turns.counter() as counted:
+        model.logits(model(tokens, TokenMeta.plain(1, 40)).hidden)
+    square = 40 * 40 * model.costs().attention_flops_per_token_pair  # the counter takes a causal mask for a full one
+    causal = 40 * 41 // 2 * model.costs().attention_flops_per_token_pair
+    assert peer.flops(0, 40) - causal + square == counted.get_total_flops()
+    assert peer.flops(0, 40) == peer.flops(0, 30) + peer.flops(30, 40)
+
+
+def test_slopes_and_crossings() -> None:
+    flat = turns.slope([5.0, 5.1, 4.9, 5.0, 5.1, 4.9, 5.0, 5.0])
+    assert flat.low <= 0 <= flat.high
+    assert turns.slope([1.0, 2.0, 3.0, 4.0, 5.0]).low > 0
+    assert turns.crossing([2, 4, 8], 3.0, [1.0, 2.0, 4.0]) == 6.0
+    assert turns.crossing([2, 4, 8], 0.5, [1.0, 2.0, 4.0]) == 2.0
+    assert turns.crossing([2, 4, 8], 9.0, [1.0, 2.0, 4.0]) is None

@@ -1,0 +1,122 @@
+"""Memory-aware training: all interactions at once are one after the other, and sums are sums."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from riallm.data.tell_ask import TellAskConfig
+from riallm.eval.probes.recall import batch
+from riallm.models.episodes import overheard
+from riallm.models.rxt import RxT
+from riallm.nn.memory_state import Reading
+from riallm.nn.meta import TokenMeta
+from riallm.recipes.tell_ask import TESTED, model, smoke, source
+from riallm.train.episodes import FullHistory, MemoryAware
+
+TASK = TellAskConfig(num_turns=5, min_turns=2, num_keys=8, num_values=8, num_fillers=4, max_live=4)
+
+
+@pytest.fixture
+def rxt() -> RxT:
+    made = RxT(model(hidden=32, layers=2, slots=4, vocab=TASK.vocab_size))
+    made.initialise(0)
+    return made
+
+
+def one_after_the_other(rxt: RxT, *, memory: bool) -> Tensor:
+    """The nats of all answers, interaction by interaction, conversation by conversation."""
+    _, data = batch(TASK, 0, 4)
+    found = []
+    for tokens, mask, answers in zip(data.tokens, data.mask, data.answers, strict=True):
+        state, history = rxt.start(), torch.empty((1, 0), dtype=torch.int64)
+        for ids, real, answer in zip(tokens, mask, answers, strict=True):
+            own = ids[real][None]
+            if not own.shape[1]:
+                continue
+            if memory:
+                logits = rxt.logits(rxt(own, TokenMeta.plain(*own.shape), rxt.turn(state)).hidden)[0]
+                state = rxt.end_turn(own, torch.ones_like(own, dtype=torch.bool), state)
+            else:
+                history = torch.cat((history, own), dim=1)
+                nothing = replace(rxt.turn(state, keep=False).reading, layers=(None,) * rxt.config.num_layers)
+                turn = rxt.open_turn(state, nothing, keep=False)
+                logits = rxt.logits(rxt(history, TokenMeta.plain(*history.shape), turn).hidden)[0, -own.shape[1] :]
+            places = answer[real].nonzero()[:, 0]
+            found.append(F.cross_entropy(logits[places - 1], own[0, places], reduction="sum"))
+    return torch.stack(found).sum()
+
+
+def gradient(rxt: RxT, loss: Tensor) -> Tensor:
+    rxt.zero_grad()
+    loss.backward()
+    return torch.cat([p.grad.flatten() for p in rxt.parameters() if p.grad is not None])
+
+
+def test_all_at_once_is_one_after_the_other_gradients_included(rxt: RxT) -> None:
+    data = batch(TASK, 0, 4)[1]
+    at_once = MemoryAware()(rxt, data).terms["nats"]
+    wanted = one_after_the_other(rxt, memory=True)
+    assert torch.allclose(at_once, wanted, rtol=1e-5)
+    assert torch.allclose(gradient(rxt, at_once), gradient(rxt, wanted), atol=2e-3)
+
+
+def test_the_reader_of_the_whole_history_is_the_same_decoder_over_one_text(rxt: RxT) -> None:
+    data = batch(TASK, 0, 4)[1]
+    assert torch.allclose(FullHistory()(rxt, data).terms["nats"], one_after_the_other(rxt, memory=False), rtol=1e-5)
+
+
+def test_sums_of_two_batches_are_the_sum_over_both(rxt: RxT) -> None:
+    whole = batch(TASK, 0, 4)[1]
+    parts = [batch(TASK, first, 2)[1] for first in (0, 2)]
+    assert whole.num_units == sum(part.num_units for part in parts)
+    summed = sum(MemoryAware()(rxt, part).terms["nats"] for part in parts)
+    assert torch.allclose(MemoryAware()(rxt, whole).terms["nats"], torch.as_tensor(summed), rtol=1e-5)
+
+
+def test_the_experts_terms_are_means_times_units(rxt: RxT) -> None:
+    data = batch(TASK, 0, 4)[1]
+    loss = MemoryAware(balance=0.5, z=0.0)(rxt, data)
+    assert 0.9 < float(loss.terms["balance"].detach()) / data.num_units / 0.5 < 4.0
+    assert float(loss.terms["z"].detach()) == 0.0
+    assert 1.0 <= loss.metrics["max_load"] <= 4.0
+
+
+def test_a_window_cuts_gradients_and_not_the_loss(rxt: RxT) -> None:
+    data = batch(TASK, 0, 4)[1]
+    whole, cut = (MemoryAware(window=window)(rxt, data).terms["nats"] for window in (None, 1))
+    assert torch.allclose(whole, cut)
+    assert not torch.allclose(gradient(rxt, whole), gradient(rxt, cut), atol=1e-4)
+
+
+def test_the_joint_stage_hears_all_that_came_before_and_nothing_else(rxt: RxT) -> None:
+    """Interaction by interaction, with the encoder's output of the earlier ones in the memory's place."""
+    data = batch(TASK, 0, 4)[1]
+    hidden, _ = overheard(rxt, data.tokens, data.mask)
+    for row, (tokens, mask) in enumerate(zip(data.tokens, data.mask, strict=True)):
+        heard: list[Tensor] = []
+        for at, (ids, real) in enumerate(zip(tokens, mask, strict=True)):
+            own = ids[real][None]
+            if not own.shape[1]:
+                continue
+            start = rxt.start()
+            reading = Reading(layers=(None,) * rxt.config.num_layers)
+            if heard:
+                reading = rxt.reading(replace(start, slots=torch.cat(heard, dim=2)))
+            state = rxt.open_turn(start, reading, keep=False)
+            alone = rxt(own, TokenMeta.plain(*own.shape), state).hidden[0]
+            if heard:  # the first one looks at nothing here, and at none of what is masked there: a bias apart
+                assert torch.allclose(hidden[row, at, real], alone, atol=1e-4)
+            heard.append(rxt.encode(own, torch.ones_like(own, dtype=torch.bool)))
+
+
+def test_stages_share_no_conversation_with_each_other_or_the_questions() -> None:
+    trial = smoke(seed=3)
+    tokens = [source(trial, 10, trial.phases, stage=stage)(4).tokens for stage in (0, 1)]
+    asked = batch(replace(trial.task, seed=TESTED + 3), 4 * trial.rows, trial.rows)[1].tokens
+    assert not torch.equal(tokens[0], tokens[1])
+    assert not torch.equal(tokens[1][:, :4], asked[:, :4])
