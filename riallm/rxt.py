@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from riallm.engine.conversation import Session, Step
+    from riallm.engine.conversation import Session
+    from riallm.engine.turn import Step
     from riallm.models.rxt import RxT
     from riallm.tokenizer.hybrid import HybridTokenizer
     from riallm.tokenizer.stream import StreamDecoder

@@ -21,8 +21,9 @@ import pytest
 import torch
 
 from riallm.core.errors import CheckpointError, UsageError
-from riallm.engine import sessions
-from riallm.engine.sessions import Conflict, ExpiredSession, SessionStore, SQLiteSessions, UnknownSession
+from riallm.engine import sqlite_sessions as sessions
+from riallm.engine.sessions import Conflict, ExpiredSession, SessionStore, UnknownSession
+from riallm.engine.sqlite_sessions import SQLiteSessions
 from riallm.nn.memory_state import MemoryState
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork.*:DeprecationWarning")
