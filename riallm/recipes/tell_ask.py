@@ -115,10 +115,10 @@ def full(seed: int = 0) -> Trial:
     return Trial(
         model=model(vocab=task.vocab_size),
         task=task,
-        joint=800,
+        joint=400,
         steps=3200,
-        joint_phases=phases((0.0, 4, 1, 0.4), (0.5, 6, 2, 0.4), (0.75, 8, 4, 0.3)),
-        phases=phases((0.0, 4, 1, 0.4), (0.15, 6, 2, 0.4), (0.35, 8, 4, 0.3), (0.5, 12, 8, 0.15)),
+        joint_phases=phases((0.0, 4, 1, 0.4)),
+        phases=phases((0.0, 4, 1, 0.4), (0.12, 6, 2, 0.4), (0.28, 8, 4, 0.3), (0.5, 12, 8, 0.15)),
         seed=seed,
     )
 
@@ -131,7 +131,7 @@ def smoke(seed: int = 0) -> Trial:
         task=task,
         joint=500,
         steps=1000,
-        joint_phases=phases((0.0, 4, 1, 0.4), (0.6, 6, 2, 0.4)),
+        joint_phases=phases((0.0, 4, 1, 0.4)),
         phases=phases((0.0, 4, 1, 0.4), (0.3, 6, 2, 0.4), (0.6, 6, 4, 0.2)),
         lr=0.002,
         seed=seed,
@@ -183,6 +183,8 @@ def source(trial: Trial, steps: int, phases: Sequence[Phase], *, stage: int) -> 
             num_turns=phase.num_turns,
             max_live=phase.max_live,
             untold=phase.untold,
+            retell=trial.task.retell if phase is phases[-1] and stage else 0.0,
+            chat=trial.task.chat if phase is phases[-1] and stage else 0.0,
             seed=10 * trial.seed + stage,
         )
         return batch(task, number * trial.rows, trial.rows)[1]

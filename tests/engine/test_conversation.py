@@ -14,28 +14,12 @@ from torch import Tensor
 
 from riallm.core.errors import ClientError, UsageError
 from riallm.engine.conversation import Session
-from riallm.models.rxt import RxT, RxTConfig
-from riallm.nn.memory_attention import MemoryAttentionConfig
+from riallm.models.rxt import RxT
 from riallm.nn.memory_state import MemoryState, load_memory
 from riallm.nn.meta import TokenMeta
+from riallm.testing.tiny_rxt import tiny_rxt
 
-TINY = RxTConfig(
-    vocab_size=40,
-    hidden_size=32,
-    num_layers=2,
-    num_heads=4,
-    max_interaction=12,
-    num_slots=6,
-    decoder_heads=2,
-    decoder_kv_heads=1,
-    num_experts=4,
-    experts_per_token=2,
-    expert_size=24,
-    encoder_heads=2,
-    encoder_kv_heads=2,
-    encoder_size=48,
-    memory=MemoryAttentionConfig(num_heads=2, num_kv_heads=2, layer_groups=1),
-)
+TINY = tiny_rxt(vocab_size=40, max_interaction=12)
 PROMPT, OTHER = [1, 2, 3], [4, 5]
 SECONDS = 20.0
 

@@ -15,28 +15,13 @@ from riallm.models.episodes import Interaction, decoded, episodes, written
 from riallm.models.rxt import RxT, RxTConfig
 from riallm.models.zoo import RXT_BETA_MICRO
 from riallm.nn.cross_attention import CrossAttention, align
-from riallm.nn.memory_attention import MemoryAttentionConfig, Variant
+from riallm.nn.memory_attention import Variant
 from riallm.nn.memory_gate import GateConfig, MemoryGate
 from riallm.nn.memory_state import MemoryState, load_memory
 from riallm.nn.meta import TokenMeta
+from riallm.testing.tiny_rxt import tiny_rxt
 
-TINY = RxTConfig(
-    vocab_size=40,
-    hidden_size=32,
-    num_layers=2,
-    num_heads=4,
-    max_interaction=12,
-    num_slots=6,
-    decoder_heads=2,
-    decoder_kv_heads=1,
-    num_experts=4,
-    experts_per_token=2,
-    expert_size=24,
-    encoder_heads=2,
-    encoder_kv_heads=2,
-    encoder_size=48,
-    memory=MemoryAttentionConfig(num_heads=2, num_kv_heads=2, layer_groups=1),
-)
+TINY = tiny_rxt(vocab_size=40, max_interaction=12)
 CLOSE = 1e-4
 
 
