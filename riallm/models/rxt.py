@@ -98,6 +98,8 @@ class EncoderLayer(nn.Module):
 class DecoderLayer(nn.Module):
     """Causal attention within the interaction, a look at the memory's slots, then experts."""
 
+    also_forward = ("reading",)
+
     def __init__(self, config: RxTConfig) -> None:
         super().__init__()
         hidden, heads, kv_heads = config.hidden_size, config.decoder_heads, config.decoder_kv_heads
@@ -141,8 +143,11 @@ def _norm(config: RxTConfig) -> RMSNorm:
 class RxT(Model):
     """The Reactive Transformer.
 
-    `fingerprint`: of the weights, for states to name; a loader sets it.
+    `fingerprint`: of the weights, for states to name; a loader sets it. `also_forward`: what computes with weights and
+    is no `forward`, for sharding.
     """
+
+    also_forward = ("encode", "write", "reading")
 
     def __init__(self, config: RxTConfig, *, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from riallm.core.errors import UsageError
@@ -69,6 +69,9 @@ def shard(model: Model, ranks: Ranks, device: str = "cpu") -> None:
     for block in layers:
         fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh, reshard_after_forward=False)
+    for module in model.modules():
+        for name in getattr(module, "also_forward", ()):
+            register_fsdp_forward_method(module, name)
 
 
 def whole(tensor: Tensor) -> Tensor:
