@@ -37,7 +37,8 @@ class Turn:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TellAskConfig:
     """num_turns: interactions of a conversation, drawn evenly from `min_turns` to it. tell, retell, ask, untold, chat:
-    how often each kind comes where it can. max_live: facts at a time, after which nothing new is told."""
+    how often each kind comes where it can. max_live: facts at a time, after which nothing new is told. opening:
+    interactions at the beginning that all tell something new."""
 
     num_turns: int
     min_turns: int | None = None
@@ -50,6 +51,7 @@ class TellAskConfig:
     untold: float = 0.05
     chat: float = 0.10
     max_live: int = 8
+    opening: int = 1
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -57,6 +59,8 @@ class TellAskConfig:
             raise UsageError(f"a conversation has at least 2 and at most num_turns ({self.num_turns}) interactions")
         if not 0 < self.max_live < self.num_keys:
             raise UsageError(f"max_live is {self.max_live}; expected 1 to {self.num_keys - 1}, fewer than the keys")
+        if not 0 < self.opening <= self.max_live:
+            raise UsageError(f"opening is {self.opening}; expected 1 to max_live, {self.max_live}")
 
     @property
     def vocab_size(self) -> int:
@@ -90,7 +94,7 @@ def _turn(config: TellAskConfig, draw: random.Random, told: dict[int, tuple[int,
         shares["tell"] = config.tell
     if told:
         shares |= {"retell": config.retell, "ask": config.ask}
-    if at == 0:
+    if at < config.opening:
         shares = {"tell": 1.0}
     kind = draw.choices(list(shares), list(shares.values()))[0]
     if kind == "chat":

@@ -35,6 +35,9 @@ from riallm.train.objective import Objective
 from riallm.train.optim import OptimiserConfig
 from riallm.train.schedule import Schedule
 
+EARLY = 0.2
+"""Phases with at least so many asks for what was never told do nothing but tell, and then ask."""
+
 LENGTHS = (1, 2, 4)
 """Conversations that are asked in, as multiples of the longest that were trained on."""
 
@@ -118,7 +121,7 @@ def full(seed: int = 0) -> Trial:
         joint=400,
         steps=3200,
         joint_phases=phases((0.0, 4, 1, 0.4)),
-        phases=phases((0.0, 4, 1, 0.4), (0.12, 6, 2, 0.4), (0.28, 8, 4, 0.3), (0.5, 12, 8, 0.15)),
+        phases=phases((0.0, 4, 1, 0.4), (0.12, 5, 2, 0.4), (0.26, 6, 3, 0.4), (0.36, 8, 5, 0.3), (0.5, 12, 8, 0.15)),
         seed=seed,
     )
 
@@ -178,13 +181,15 @@ def source(trial: Trial, steps: int, phases: Sequence[Phase], *, stage: int) -> 
 
     def made(number: int) -> Episodes:
         phase = [each for each in phases if each.begin <= number / steps][-1]
+        early = phase.untold >= EARLY
         task = replace(
             trial.task,
+            opening=phase.max_live if early else 1,
+            retell=0.0 if early else trial.task.retell,
+            chat=0.0 if early else trial.task.chat,
             num_turns=phase.num_turns,
             max_live=phase.max_live,
             untold=phase.untold,
-            retell=trial.task.retell if phase is phases[-1] and stage else 0.0,
-            chat=trial.task.chat if phase is phases[-1] and stage else 0.0,
             seed=10 * trial.seed + stage,
         )
         return batch(task, number * trial.rows, trial.rows)[1]

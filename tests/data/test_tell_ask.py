@@ -83,3 +83,13 @@ def test_conversations_may_end_earlier() -> None:
     for wrong in ({"num_turns": 1}, {"num_turns": 4, "min_turns": 5}, {"num_turns": 4, "max_live": 64}):
         with pytest.raises(UsageError):
             TellAskConfig(**wrong)
+
+
+def test_a_conversation_may_begin_with_facts() -> None:
+    config = TellAskConfig(num_turns=8, max_live=3, opening=3, retell=0.0, chat=0.0)
+    for number in range(50):
+        kinds = [turn.kind for turn in conversation(config, number)]
+        assert kinds[:3] == ["tell"] * 3
+        assert set(kinds[3:]) <= {"ask", "untold"}
+    with pytest.raises(UsageError, match="opening is 4"):
+        TellAskConfig(num_turns=8, max_live=3, opening=4)
