@@ -109,15 +109,19 @@ def decoded(
     return out.hidden.view(rows, num, length, -1), out.routing
 
 
-def overheard(model: RxT, tokens: Tensor, mask: Tensor) -> tuple[Tensor, tuple[Routing, ...]]:
+def overheard(
+    model: RxT, tokens: Tensor, mask: Tensor, *, first: int | None = None
+) -> tuple[Tensor, tuple[Routing, ...]]:
     """hidden (B, N, T, D) of a decoder that has, in the memory's place, what the encoder makes of all tokens of the
-    interactions before: what a memory with room for everything would hold."""
+    interactions before, or of the `first` ones of these: what a memory with room for everything would hold."""
     rows, num, length = tokens.shape
     encoded = model.encode(tokens.flatten(0, 1), mask.flatten(0, 1))
     encoded = encoded.view(len(encoded), rows, num * length, -1)
     reading = model.reading(replace(model.start(rows), slots=encoded))
     order = torch.arange(num, device=tokens.device).repeat_interleave(length)
     before = torch.arange(num, device=tokens.device)[:, None] > order
+    if first is not None:
+        before = before & (order < first)
     heard = (before & mask.flatten(1)[:, None]).flatten(0, 1)
     layers = [at and KeysValues(*(each.repeat_interleave(num, dim=0) for each in at)) for at in reading.layers]
     memory = model.start(rows * num)

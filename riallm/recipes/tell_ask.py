@@ -210,7 +210,7 @@ def train(trial: Trial, folder: Path, on_step: Callable[[Step], None]) -> tuple[
     second = settings(trial.steps, Schedule(kind="cosine", warmup=0.02, final=0.05))
     objectives: Sequence[Objective[Episodes]] = (FullHistory(), FullHistory())
     if not trial.history:
-        objectives = (Overheard(), MemoryAware(window=trial.window))
+        objectives = (Overheard(first=trial.joint_phases[-1].max_live), MemoryAware(window=trial.window))
     seconds = 0.0
     for stage, (config, phases, objective) in enumerate(
         zip((first, second), (trial.joint_phases, trial.phases), objectives, strict=True)

@@ -93,10 +93,11 @@ def test_a_window_cuts_gradients_and_not_the_loss(rxt: RxT) -> None:
     assert not torch.allclose(gradient(rxt, whole), gradient(rxt, cut), atol=1e-4)
 
 
-def test_the_joint_stage_hears_all_that_came_before_and_nothing_else(rxt: RxT) -> None:
+@pytest.mark.parametrize("first", [None, 2])
+def test_the_joint_stage_hears_all_that_came_before_and_nothing_else(rxt: RxT, first: int | None) -> None:
     """Interaction by interaction, with the encoder's output of the earlier ones in the memory's place."""
     data = batch(TASK, 0, 4)[1]
-    hidden, _ = overheard(rxt, data.tokens, data.mask)
+    hidden, _ = overheard(rxt, data.tokens, data.mask, first=first)
     for row, (tokens, mask) in enumerate(zip(data.tokens, data.mask, strict=True)):
         heard: list[Tensor] = []
         for at, (ids, real) in enumerate(zip(tokens, mask, strict=True)):
@@ -106,7 +107,7 @@ def test_the_joint_stage_hears_all_that_came_before_and_nothing_else(rxt: RxT) -
             start = rxt.start()
             reading = Reading(layers=(None,) * rxt.config.num_layers)
             if heard:
-                reading = rxt.reading(replace(start, slots=torch.cat(heard, dim=2)))
+                reading = rxt.reading(replace(start, slots=torch.cat(heard[:first], dim=2)))
             state = rxt.open_turn(start, reading, keep=False)
             alone = rxt(own, TokenMeta.plain(*own.shape), state).hidden[0]
             if heard:  # the first one looks at nothing here, and at none of what is masked there: a bias apart
