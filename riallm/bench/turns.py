@@ -35,13 +35,13 @@ INNER = 2200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """Seconds to the first token, of the rest of the answer and of the memory's update; FLOPs of all three; bytes that
-    the conversation keeps behind the turn, and the process's peak within it."""
+    """Seconds to the first token, of the rest of the answer and of the memory's update; FLOPs of all three, None
+    where nobody counted; bytes that the conversation keeps behind the turn, and the process's peak within it."""
 
     first: float
     rest: float
     update: float
-    flops: float
+    flops: float | None
     kept: int
     peak: int
 
@@ -53,19 +53,20 @@ class Reactive:
         self.model, self.draw = model, draw
         self.memory: MemoryState = model.start()
 
-    def turn(self, query: int, answer: int) -> Turn:
-        """One turn, measured; FLOPs are counted in a second run of the same turn, which is not measured."""
+    def turn(self, query: int, answer: int, *, count: bool) -> Turn:
+        """One turn, measured. count: its FLOPs too, in a second run of the same turn, which is not measured."""
         asked = self.draw(query)
         before = self.memory
         peak_from_now()
         first, rest, update, kept = self._run(asked, answer, before)
         highest, after = peak(), self.memory
-        with counter() as counted:
-            self._run(asked, answer, before)
-        self.memory = after
-        return Turn(
-            first=first, rest=rest, update=update, flops=counted.get_total_flops(), kept=kept, peak=highest * 1024
-        )
+        flops = None
+        if count:
+            with counter() as counted:
+                self._run(asked, answer, before)
+            flops = counted.get_total_flops()
+            self.memory = after
+        return Turn(first=first, rest=rest, update=update, flops=flops, kept=kept, peak=highest * 1024)
 
     def _run(self, asked: Tensor, answer: int, memory: MemoryState) -> tuple[float, float, float, int]:
         import torch
@@ -228,7 +229,7 @@ def shapes(layers: int) -> tuple[RxTConfig, LlamaConfig]:
 
 
 def measure(num: int, query: int, answer: int, layers: int) -> dict[str, Figure]:
-    """All figures. Re-reading is measured at powers of two, with the history that the other has by then."""
+    """All figures. At powers of two RxT's FLOPs are counted, and re-reading is measured with the history so far."""
     import torch
 
     from riallm.models.llama import Llama
@@ -248,7 +249,7 @@ def measure(num: int, query: int, answer: int, layers: int) -> dict[str, Figure]
         conversation = Reactive(reactive, draw)
         kept = Stateless(stateless, draw, num_tokens=num * each, cached=True)
         for turn in range(num):  # side by side, so that a busy moment of the machine meets both
-            ours.append(conversation.turn(query, answer))
+            ours.append(conversation.turn(query, answer, count=turn + 1 in chosen))
             cached.append(kept.turn(query, answer))
             done(2 * turn + 2)
         reader = Stateless(stateless, draw, num_tokens=num * each, cached=False)
@@ -272,28 +273,35 @@ def told(
         figures[f"{name}_slope_percent_a_turn"] = 100 * change.value
         figures[f"{name}_slope_low"], figures[f"{name}_slope_high"] = 100 * change.low, 100 * change.high
     for name in ("flops", "kept", "peak"):
-        values = [getattr(turn, name) for turn in later]
+        values = [value for turn in later if (value := getattr(turn, name)) is not None]
         figures[f"{name}_median"] = statistics.median(values)
         figures[f"{name}_spread_percent"] = 100 * (max(values) - min(values)) / statistics.median(values)
     turns = range(2, len(ours) + 1)
     first = statistics.median(turn.first for turn in later)
     whole = statistics.median(turn.first + turn.rest + turn.update for turn in later)
-    flops = statistics.median(turn.flops for turn in later)
+    flops = statistics.median(_counted(later))
     rest_of = cached[1:]
     figures["cached_first_from_turn"] = crossing(turns, first, _line([turn.first for turn in rest_of]))
     figures["cached_whole_from_turn"] = crossing(turns, whole, _line([turn.first + turn.rest for turn in rest_of]))
-    figures["cached_flops_from_turn"] = crossing(turns, flops, [turn.flops for turn in rest_of])
+    figures["cached_flops_from_turn"] = crossing(turns, flops, _counted(rest_of))
     figures["cached_bytes_from_turn"] = crossing(turns, later[0].kept, [turn.kept for turn in rest_of])
     figures["anew_first_from_turn"] = crossing(chosen, first, [turn.first for turn in anew])
     figures["anew_whole_from_turn"] = crossing(chosen, whole, [turn.first + turn.rest for turn in anew])
-    figures["anew_flops_from_turn"] = crossing(chosen, flops, [turn.flops for turn in anew])
+    figures["anew_flops_from_turn"] = crossing(chosen, flops, _counted(anew))
     for turn, read in zip(chosen, anew, strict=True):
         kept = cached[turn - 1]
         figures[f"turn_{turn}_first_milliseconds_ours"] = 1000 * ours[turn - 1].first
         figures[f"turn_{turn}_first_milliseconds_cached"] = 1000 * kept.first
         figures[f"turn_{turn}_first_milliseconds_anew"] = 1000 * read.first
-        figures[f"turn_{turn}_gflops_cached"], figures[f"turn_{turn}_gflops_anew"] = kept.flops / 1e9, read.flops / 1e9
+        figures[f"turn_{turn}_gflops_cached"], figures[f"turn_{turn}_gflops_anew"] = (
+            (kept.flops or 0.0) / 1e9,
+            (read.flops or 0.0) / 1e9,
+        )
     return figures
+
+
+def _counted(turns: Sequence[Turn]) -> list[float]:
+    return [turn.flops for turn in turns if turn.flops is not None]
 
 
 def _line(values: Sequence[float]) -> list[float]:

@@ -45,7 +45,7 @@ TESTED = 1_000_000
 """Added to the seed of conversations that are asked in."""
 
 Result = dict[str, Any]
-"""What `run` writes down: the trial, and for each of LENGTHS the table of `recall.table`."""
+"""What `measured` writes down: the trial, and for each of LENGTHS the table of `recall.table`."""
 
 COMPETING = GateConfig(kind="competing", status="learned", weight=1.0, bias=2.0)
 """Ours: slots compete for what is new, and the one that gets it decides from old and new content how much."""
