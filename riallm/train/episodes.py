@@ -5,6 +5,7 @@ Letters: B conversations, N interactions, T tokens, D hidden.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -78,8 +79,13 @@ def answered(
     counted = batch.answers.roll(-1, dims=-1)  # an answer never begins an interaction, so nothing comes round
     logits = model.logits(hidden[counted])
     terms = {"nats": F.cross_entropy(logits, batch.tokens[batch.answers], reduction="sum")}
-    for name, weight in (("balance", balance), ("z", z)):
-        mean = torch.stack([getattr(routing, name) for routing in routings]).mean()
-        terms[name] = weight * batch.num_units * mean
+    terms |= evenness(routings, batch.num_units, balance=balance, z=z)
     loads = torch.stack([routing.load for routing in routings])
     return Loss(terms=terms, metrics={"max_load": float(loads.max()) * loads.shape[1]})
+
+
+def evenness(routings: Sequence[Routing], units: float, *, balance: float, z: float) -> dict[str, Tensor]:
+    """What keeps the experts even: means over the batch and layers, times its units and a weight each."""
+    weights = {"balance": balance, "z": z}
+    means = {name: torch.stack([getattr(each, name) for each in routings]).mean() for name in weights}
+    return {name: weight * units * means[name] for name, weight in weights.items()}
