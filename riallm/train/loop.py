@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from riallm.core.config import to_json
+from riallm.core.config import from_json, to_json
 from riallm.core.errors import TrainingError, UsageError
 from riallm.core.files import atomic_write
 from riallm.models.base import Model
@@ -28,6 +28,7 @@ from riallm.train import saved
 from riallm.train.objective import B, Objective
 from riallm.train.optim import OptimiserConfig, optimisers, set_factor
 from riallm.train.parallel import Ranks, like, whole
+from riallm.train.parts import Parts, Trains
 from riallm.train.schedule import Schedule
 
 Source = Callable[[int], B]
@@ -54,12 +55,14 @@ class TrainConfig:
     seed: int = 0
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     schedule: Schedule = field(default_factory=Schedule)
+    trains: tuple[Trains, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """What one step did. nats are a target's; bits_per_byte is of the counted targets, None where they are no text;
-    flops_per_second by the model's own count; metrics: what the objective told of the step's last batch."""
+    """What one step did. nats are a target's, or what `Loss` has in their place; bits_per_byte is of the counted
+    targets, None where they are no text; flops_per_second by the model's own count; metrics: what the objective told of
+    the step's last batch."""
 
     step: int
     nats: float
@@ -93,7 +96,12 @@ class Run(Generic[B]):
         """
         self.model, self.source, self.objective, self.config, self.folder = model, source, objective, config, folder
         self.ranks, self.on_step = ranks or Ranks(), on_step
+        self.parts = Parts(model, config.trains)
+        if config.trains and self.ranks.world > 1:
+            raise UsageError("parts of a model train on one rank only; leave `trains` out, or run without torchrun")
+        self.parts.ever()
         self.optimisers = optimisers(model, config.optimiser)
+        self.parts.leave()
         self.mean = {name: p.detach().clone() for name, p in model.named_parameters()} if config.ema else {}
         self.step, self.seconds = 0, 0.0
         self._same_config()
@@ -111,10 +119,17 @@ class Run(Generic[B]):
         known, text = self.folder / "train.json", json.dumps(to_json(self.config), indent=1, sort_keys=True)
         if not known.exists():
             atomic_write(known, text.encode())
-        elif known.read_text() != text:
+        elif not self._is_same(known):
             raise UsageError(
                 f"{self.folder} holds a run of other settings ({known.name}); give another folder, or the same settings"
             )
+
+    def _is_same(self, known: Path) -> bool:
+        """Whether the settings that were written down are ours; one that came later has its default there."""
+        try:
+            return from_json(TrainConfig, json.loads(known.read_text())) == self.config
+        except ValueError:
+            return False
 
     @property
     def elapsed(self) -> float:
@@ -136,11 +151,14 @@ class Run(Generic[B]):
         except KeyboardInterrupt:
             self.save()
             raise
+        finally:
+            self.parts.leave()
         self.save()
 
     def _one(self) -> None:
         began, config = time.monotonic(), self.config
         factor = config.schedule.factor(self.elapsed)
+        self.parts.at(self.elapsed)
         round_weights(self.model, config.round_bits if self.elapsed >= config.round_from else None)
         numbers = range(self.step * config.accumulate, (self.step + 1) * config.accumulate)
         numbers = numbers[self.ranks.rank :: self.ranks.world]
@@ -157,9 +175,11 @@ class Run(Generic[B]):
                     f"step {self.step}: the loss of batch {number} is {value}. The weights are as they were after step "
                     f"{self.step - 1}; the newest save is {saved.latest(self.folder / 'saves') or 'not there yet'}."
                 )
+            if not summed.requires_grad:
+                raise UsageError(f"step {self.step}: no part that trains has a share in the loss; look at `trains`")
             share = self.ranks.world / max(1, units)  # sharded gradients are averaged over the ranks
             (summed * share).backward()  # type: ignore[no-untyped-call]
-            total += float(loss.terms["nats"].detach())
+            total += float(loss.told.detach())
             metrics = loss.metrics
         norm = self._grad_norm()
         set_factor(self.optimisers, factor)

@@ -82,13 +82,18 @@ class Batch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loss:
-    """terms: name -> sum over units, with gradient, of which "nats" is the one that is told; a term that is a mean over
-    the batch comes times its units; metrics: name -> number, without; carry: detached state for the source of the
-    batches."""
+    """terms: name -> sum over units, with gradient, of which "nats" is the one that is told, or without it the first; a
+    term that is a mean over the batch comes times its units; metrics: name -> number, without; carry: detached state
+    for the source of the batches."""
 
     terms: Mapping[str, Tensor]
     metrics: Mapping[str, float] = field(default_factory=dict)
     carry: Any = None
+
+    @property
+    def told(self) -> Tensor:
+        """The term that a step tells of."""
+        return self.terms.get("nats", next(iter(self.terms.values())))
 
 
 B = TypeVar("B", bound=Counted)
