@@ -34,6 +34,16 @@ from riallm.train.schedule import Schedule
 Source = Callable[[int], B]
 """The batch of a number; the same number always gives the same batch."""
 
+Carry = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Carried(Generic[B]):
+    """A source that is told what the objective made of an earlier batch: `made(number, carry)`. carry is that of the
+    batch at the same place in the step before, None where there was none; it is saved with the run."""
+
+    made: Callable[[int, Carry | None], B]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig:
@@ -82,7 +92,7 @@ class Run(Generic[B]):
     def __init__(
         self,
         model: Model,
-        source: Source[B],
+        source: Source[B] | Carried[B],
         objective: Objective[B],
         config: TrainConfig,
         folder: Path,
@@ -99,6 +109,9 @@ class Run(Generic[B]):
         self.parts = Parts(model, config.trains)
         if config.trains and self.ranks.world > 1:
             raise UsageError("parts of a model train on one rank only; leave `trains` out, or run without torchrun")
+        if isinstance(source, Carried) and self.ranks.world > 1:
+            raise UsageError("a source that carries state runs on one rank only, whose save would lack the others'")
+        self.carry: dict[int, Carry] = {}
         self.parts.ever()
         self.optimisers = optimisers(model, config.optimiser)
         self.parts.leave()
@@ -162,11 +175,12 @@ class Run(Generic[B]):
         round_weights(self.model, config.round_bits if self.elapsed >= config.round_from else None)
         numbers = range(self.step * config.accumulate, (self.step + 1) * config.accumulate)
         numbers = numbers[self.ranks.rank :: self.ranks.world]
-        batches = [self.source(number) for number in numbers]
+        batches = [self._batch(place, number) for place, number in enumerate(numbers)]
         units = self.ranks.total(sum(batch.num_units for batch in batches))
         total = 0.0
         metrics: Mapping[str, float] = {}
-        for number, batch in zip(numbers, batches, strict=True):
+        carries: dict[int, Carry] = {}
+        for place, (number, batch) in enumerate(zip(numbers, batches, strict=True)):
             loss = self.objective(self.model, batch)
             summed = torch.stack(tuple(loss.terms.values())).sum()
             value = float(summed.detach())
@@ -181,16 +195,24 @@ class Run(Generic[B]):
             (summed * share).backward()  # type: ignore[no-untyped-call]
             total += float(loss.told.detach())
             metrics = loss.metrics
+            if loss.carry is not None:
+                carries[place] = loss.carry
         norm = self._grad_norm()
         set_factor(self.optimisers, factor)
         for optimiser in self.optimisers:
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
         self._average()
+        self.carry = carries if isinstance(self.source, Carried) else {}
         self.step += 1
         seconds = time.monotonic() - began
         self.seconds += seconds
         self._tell(batches, self.ranks.total(total), units, factor, norm, seconds, metrics)
+
+    def _batch(self, place: int, number: int) -> B:
+        if isinstance(self.source, Carried):
+            return self.source.made(number, self.carry.get(place))
+        return self.source(number)
 
     def _grad_norm(self) -> float:
         parameters = [p for p in self.model.parameters() if p.grad is not None]
@@ -236,6 +258,8 @@ class Run(Generic[B]):
         """Save everything that the next step depends on; where it is, on the first rank."""
         tensors = {f"model.{name}": p.detach() for name, p in self.model.named_parameters()}
         tensors |= {f"mean.{name}": tensor for name, tensor in self.mean.items()}
+        for at, carry in self.carry.items():
+            tensors |= {f"carry.{at}.{part}": tensor for part, tensor in carry.items()}
         names = {id(p): name for name, p in self.model.named_parameters()}
         counts: dict[str, Any] = {}
         for number, optimiser in enumerate(self.optimisers):
@@ -268,6 +292,11 @@ class Run(Generic[B]):
         self.step, self.seconds = int(found.numbers["step"]), float(found.numbers["seconds"])
         for number, optimiser in enumerate(self.optimisers):
             self._restore_optimiser(number, optimiser, found)
+        self.carry = {}
+        for name, tensor in found.tensors.items():
+            if name.startswith("carry."):
+                _, at, part = name.split(".", 2)
+                self.carry[int(at)] = {**self.carry.get(int(at), {}), part: tensor}
         self._cut_metrics()
 
     def _restore_optimiser(self, number: int, optimiser: Optimizer, found: saved.Saved) -> None:

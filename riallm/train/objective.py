@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -84,11 +84,11 @@ class Batch:
 class Loss:
     """terms: name -> sum over units, with gradient, of which "nats" is the one that is told, or without it the first; a
     term that is a mean over the batch comes times its units; metrics: name -> number, without; carry: detached state
-    for the source of the batches."""
+    that a `loop.Carried` source gets back."""
 
     terms: Mapping[str, Tensor]
     metrics: Mapping[str, float] = field(default_factory=dict)
-    carry: Any = None
+    carry: Mapping[str, Tensor] | None = None
 
     @property
     def told(self) -> Tensor:
