@@ -89,6 +89,8 @@ class LocalEngine:
 
     def submit(self, request: Request) -> LocalTicket:
         """See `Engine.submit`."""
+        if request.interaction is not None:
+            raise UsageError(f"{self.name} has no memory of slots; give it the whole conversation as its prompt")
         whole = len(request.ids) + request.max_tokens
         most = min(self.context, self.store.num_pages * PAGE)
         if whole > most:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from riallm.core.errors import UsageError
 from riallm.nn.adapter import Adapter
+from riallm.nn.memory_state import MemoryState
 from riallm.nn.meta import TokenMeta
 
 Finish = Literal["stop", "length", "cancelled", "error"]
@@ -67,12 +69,26 @@ class Grammar(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Interaction:
+    """What a model with a memory does with a request. memory: what it is answered from, as soon as that is there; None:
+    a new conversation's. after: is given the memory behind the answer, and runs from the moment that the answer is
+    complete; None: nothing is written. row: the tokens to write, of the answer's text and of the interaction's tokens
+    as they were; None: these.
+    """
+
+    memory: Future[MemoryState] | None = None
+    after: Future[MemoryState] | None = None
+    row: Callable[[str, tuple[int, ...]], Sequence[int]] | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """ids: the prompt, at least one token. meta: the record of its tokens, default one file; the answer belongs to the
     file of the last one. ends: tokens that end the answer and are not part of it; stop: texts that do. logprobs: so
     many alternatives are told with every token, None for nothing. seconds: longest time from the first token on.
-    store: whether a recorder hears of it.
+    store: whether a recorder hears of it. interaction: for a model with a memory; None: a new one, and nothing of it
+    stays.
     """
 
     ids: tuple[int, ...]
@@ -85,6 +101,7 @@ class Request:
     grammar: Grammar | None = None
     seconds: float | None = None
     store: bool = True
+    interaction: Interaction | None = None
 
     def __post_init__(self) -> None:
         if not self.ids:
@@ -185,7 +202,8 @@ class Ticket(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """What an engine is doing now. Pages are of `paged.PAGE` tokens; cached ones are free but still hold a prefix."""
+    """What an engine is doing now. Pages are of `paged.PAGE` tokens; cached ones are free but still hold a prefix. Of a
+    model with a memory a page is the place of one conversation."""
 
     running: int
     waiting: int

@@ -71,7 +71,8 @@ class Running:
     """A request that the engine has taken on, from the queue to its last piece.
 
     ids: prompt and answer; `table.num_tokens` of them are computed. A preempted one loses its table and computes its
-    ids anew when its turn comes; nothing that was told changes, nor the version that it is computed with.
+    ids anew when its turn comes; nothing that was told changes, nor the version that it is computed with. ended_by: the
+    end token that was drawn, which is not among the ids.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class Running:
         self.relations: Tensor = torch.ones(1, 1, dtype=torch.int64) if meta is None else meta.relations[0]
         self.table: Table | None = None
         self.finish: Finish | None = None
+        self.ended_by: int | None = None
         self.usage: Usage | None = None
         self._taps: dict[int, list[Tensor]] = {}
         self._chooser = Chooser(request.sampling, request.ids)
@@ -120,11 +122,11 @@ class Running:
         """Tokens that are not computed yet."""
         return len(self.ids) - (0 if self.table is None else self.table.num_tokens)
 
-    def begin(self, table: Table) -> None:
-        """Its turn has come; `table` may hold a part of it already."""
+    def begin(self, table: Table | None) -> None:
+        """Its turn has come; `table` may hold a part of it already. None: it is kept outside of pages."""
         self.table = table
         if self._cached is None:
-            self._cached, self._begun = table.num_tokens, time.monotonic()
+            self._cached, self._begun = 0 if table is None else table.num_tokens, time.monotonic()
 
     def take(self, rows: Rows, drafts: list[int]) -> int:
         """Choose tokens from what stands behind the last token and each draft; how many tokens came.
@@ -140,7 +142,7 @@ class Running:
             self.keep(rows, at)
             token = self._chooser.choose(row, None if grammar is None else grammar.allowed())
             if token in self.request.ends:
-                self.finish = "stop"
+                self.finish, self.ended_by = "stop", token
                 break
             if grammar is not None:
                 grammar.accept(token)

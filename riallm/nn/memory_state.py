@@ -128,9 +128,9 @@ class Reading:
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TurnState:
     """Where an interaction stands: the memory from before it, as it is read, and the interaction's own tokens so far.
-    tokens None keeps none of them, as training does."""
+    memory None: only how it is read is kept. tokens None keeps none of them, as training does."""
 
-    memory: MemoryState
+    memory: MemoryState | None
     reading: Reading
     tokens: ModelState | None = None
 
