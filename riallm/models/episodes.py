@@ -30,13 +30,14 @@ class Interaction(NamedTuple):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Episodes:
     """tokens (B, N, T); mask (B, N, T): those that are no padding; answers (B, N, T): those of an answer, its end
-    included; num_bytes: of text that the answers stand for. An interaction that a shorter conversation lacks has no
-    tokens."""
+    included; num_bytes: of text that the answers stand for; seed: of what an objective draws. An interaction that a
+    shorter conversation lacks has no tokens."""
 
     tokens: Tensor
     mask: Tensor
     answers: Tensor
     num_bytes: float = 0.0
+    seed: int = 0
 
     @property
     def num_tokens(self) -> int:
