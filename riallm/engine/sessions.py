@@ -5,6 +5,7 @@ A snapshot names the one that it was made from, and any number may name the same
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -38,9 +39,9 @@ class Snapshot:
 class SessionStore(Protocol):
     """Where memories of conversations are kept."""
 
-    def put(self, state: MemoryState, *, parent: str | None, note: bytes = b"") -> str:
-        """The id of a new snapshot. Raises UsageError for a state that holds what is no number or is larger than the
-        store, and UnknownSession for a parent that never was."""
+    def put(self, state: MemoryState, *, parent: str | None, note: bytes = b"", id: str | None = None) -> str:
+        """The id of a new snapshot, one of `new_id` that was promised already or None. Raises UsageError for a state
+        that holds what is no number or is larger than the store, and UnknownSession for a parent that never was."""
 
     def get(self, id: str, *, model: str = "") -> Snapshot:
         """The snapshot, which counts as a use of it. Raises UnknownSession, or ExpiredSession where a limit had it
@@ -54,7 +55,15 @@ class SessionStore(Protocol):
         """Move the head to the snapshot `to` if it is `expected`; None begins a conversation. Raises Conflict if the
         head is another one, and UnknownSession for `to`."""
 
-    def put_and_advance(self, state: MemoryState, *, conversation: str, expected: str | None, note: bytes = b"") -> str:
+    def put_and_advance(
+        self,
+        state: MemoryState,
+        *,
+        conversation: str,
+        expected: str | None,
+        note: bytes = b"",
+        id: str | None = None,
+    ) -> str:
         """Put a child of `expected` and move the head to it, both or neither. Returns and raises as those two do."""
 
     def delete(self, id: str) -> None:
@@ -63,3 +72,8 @@ class SessionStore(Protocol):
     def forget(self, conversation: str) -> None:
         """Remove a conversation, and of the snapshots that lead to its head those that lead to no other. Raises
         UnknownSession."""
+
+
+def new_id() -> str:
+    """An id that no snapshot has; nobody can guess it."""
+    return f"resp_{secrets.token_hex(16)}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import secrets
 import sqlite3
 import threading
 import time
@@ -15,7 +14,7 @@ from itertools import chain
 from pathlib import Path
 
 from riallm.core.errors import CheckpointError, UsageError
-from riallm.engine.sessions import Conflict, ExpiredSession, Snapshot, UnknownSession
+from riallm.engine.sessions import Conflict, ExpiredSession, Snapshot, UnknownSession, new_id
 from riallm.nn.memory_state import MemoryState, memory_from_bytes
 
 SCHEMA = 1
@@ -73,33 +72,47 @@ class SQLiteSessions:
 
     def __init__(
         self,
-        path: Path,
+        path: Path | None,
         *,
         max_bytes: int = 1 << 30,
         max_seconds: float = 30 * 86400,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Each put drops what was not used for max_seconds, then what was used least recently until states and notes
-        take max_bytes; heads of conversations last. Raises CheckpointError for a file of something else."""
+        """path: None keeps all in this process's memory, until it is closed. Each put drops what was not used for
+        max_seconds, then what was used least recently until states and notes take max_bytes; heads of conversations
+        last. Raises CheckpointError for a file of something else."""
         self.path, self.max_bytes, self.max_seconds = path, max_bytes, max_seconds
+        self.where = "this process's memory" if path is None else str(path)
         self._clock, self._process = clock, os.getpid()
         self._idle: deque[sqlite3.Connection] = deque()
+        # What is in memory alone is seen by one connection alone.
+        self._one: contextlib.AbstractContextManager[object] = (
+            threading.Lock() if path is None else contextlib.nullcontext()
+        )
         self._writing = threading.Lock()  # SQLite lets nobody wait in line: of many threads, one might wait too long
         with self._connection():
             pass  # a file that is none of ours is refused here
 
     def close(self) -> None:
-        """Close the file; the next call opens it again."""
+        """Close the file, which the next call opens again; what is in memory alone is gone."""
         while self._idle:
             self._idle.pop().close()
 
-    def put(self, state: MemoryState, *, parent: str | None, note: bytes = b"") -> str:
+    def put(self, state: MemoryState, *, parent: str | None, note: bytes = b"", id: str | None = None) -> str:
         """See `SessionStore.put`."""
-        return self._put(state, None, parent, note)
+        return self._put(state, None, parent, note, id)
 
-    def put_and_advance(self, state: MemoryState, *, conversation: str, expected: str | None, note: bytes = b"") -> str:
+    def put_and_advance(
+        self,
+        state: MemoryState,
+        *,
+        conversation: str,
+        expected: str | None,
+        note: bytes = b"",
+        id: str | None = None,
+    ) -> str:
         """See `SessionStore.put_and_advance`."""
-        return self._put(state, conversation, expected, note)
+        return self._put(state, conversation, expected, note, id)
 
     def get(self, id: str, *, model: str = "") -> Snapshot:
         """See `SessionStore.get`."""
@@ -112,10 +125,10 @@ class SQLiteSessions:
         parent, created, digest, data, note = row
         if _digest(data, note) != digest:
             raise CheckpointError(
-                f"the memory {id} in {self.path} is damaged: its hash is not the one that was stored; go back to "
+                f"the memory {id} in {self.where} is damaged: its hash is not the one that was stored; go back to "
                 f"{parent or 'another one'}, or begin a new conversation"
             )
-        state = memory_from_bytes(data, where=f"{id} in {self.path}")
+        state = memory_from_bytes(data, where=f"{id} in {self.where}")
         _check(state, model)
         # On a full disk a memory must still be read. That its use goes unnoticed only lets it be dropped earlier.
         with contextlib.suppress(CheckpointError), self._change() as connection:
@@ -149,13 +162,15 @@ class SQLiteSessions:
             connection.execute("DELETE FROM conversations WHERE id = ?", (conversation,))
             _remove(connection, [id for (id,) in own])
 
-    def _put(self, state: MemoryState, conversation: str | None, parent: str | None, note: bytes) -> str:
+    def _put(
+        self, state: MemoryState, conversation: str | None, parent: str | None, note: bytes, promised: str | None
+    ) -> str:
         _check(state)
         data = state.to_bytes()
         size, digest = len(data) + len(note), _digest(data, note)
         if size > self.max_bytes:
-            raise UsageError(f"a memory of {size} bytes; {self.path} may take {self.max_bytes}. Raise max_bytes")
-        id, now = f"resp_{secrets.token_hex(16)}", self._clock()
+            raise UsageError(f"a memory of {size} bytes; {self.where} may take {self.max_bytes}. Raise max_bytes")
+        id, now = promised or new_id(), self._clock()
         with self._change() as connection:
             if conversation is not None:
                 _move(connection, conversation, parent, id)
@@ -192,29 +207,36 @@ class SQLiteSessions:
     def _connection(self) -> Iterator[sqlite3.Connection]:
         """A connection that nobody else has meanwhile. What SQLite raises becomes a CheckpointError."""
         if os.getpid() != self._process:
-            raise UsageError(f"{self.path} was opened by another process; open it anew in each, after they are forked")
+            raise UsageError(f"{self.where} was opened by another process; open it anew in each, after they are forked")
         try:
-            try:
-                connection = self._idle.pop()
-            except IndexError:
-                connection = self._opened()
-            try:
-                yield connection
-            except BaseException:
-                connection.close()  # which also takes back what a transaction had begun
-                raise
-            self._idle.append(connection)
+            with self._one:
+                try:
+                    connection = self._idle.pop()
+                except IndexError:
+                    connection = self._opened()
+                try:
+                    yield connection
+                except BaseException:
+                    if self.path is None:
+                        connection.rollback()
+                        self._idle.append(connection)
+                    else:
+                        connection.close()  # which also takes back what a transaction had begun
+                    raise
+                self._idle.append(connection)
         except UnicodeEncodeError:  # JSON may name half a character, which SQLite has no way to write
             raise UsageError("the name of a memory or conversation holds what is no character; give another") from None
         except sqlite3.Error as error:
             advice = _ADVICE.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, "look after its disk and permissions")
-            raise CheckpointError(f"{self.path} cannot be read or written ({error}): {advice}") from None
+            raise CheckpointError(f"{self.where} cannot be read or written ({error}): {advice}") from None
 
     def _opened(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.path, timeout=WAIT_SECONDS, isolation_level=None, check_same_thread=False)
+        place = ":memory:" if self.path is None else self.path
+        connection = sqlite3.connect(place, timeout=WAIT_SECONDS, isolation_level=None, check_same_thread=False)
         try:
             self._admit(connection)
-            _keep_log(connection)
+            if self.path is not None:
+                _keep_log(connection)
             connection.execute("PRAGMA synchronous = FULL")
         except BaseException:
             connection.close()
@@ -232,10 +254,10 @@ class SQLiteSessions:
             connection.execute("COMMIT")
         application, version, _ = connection.execute(_WHAT).fetchone()
         if application != _APPLICATION:
-            raise CheckpointError(f"{self.path} is a database of something else, and was left as it is; give another")
+            raise CheckpointError(f"{self.where} is a database of something else, and was left as it is; give another")
         if version > SCHEMA:
             raise CheckpointError(
-                f"{self.path} was written by a newer riallm (schema {version}, this one knows {SCHEMA}); update "
+                f"{self.where} was written by a newer riallm (schema {version}, this one knows {SCHEMA}); update "
                 "riallm, or give another path"
             )
 

@@ -139,8 +139,12 @@ def test_a_request_joins_while_others_decode(model: Watched, opened: Callable[..
     first = engine.submit(asked(PROMPTS[0], ends=()))
     assert first.next(SECONDS) is not None
     joined: list[Any] = []
-    second = first.notify  # the engine's thread itself hands the others in, in the middle of the first answer
-    second(lambda: joined or joined.extend(engine.submit(asked(prompt, ends=())) for prompt in PROMPTS[1:3]))
+
+    def join() -> None:
+        if not joined:
+            joined.extend(engine.submit(asked(prompt, ends=())) for prompt in PROMPTS[1:3])
+
+    first.notify(join)  # the engine's thread itself hands the others in, in the middle of the first answer
     pieces = ids_of(answer(first))
     assert len(pieces) >= len(whole[0]) - 1
     assert [ids_of(answer(ticket)) for ticket in joined] == whole[1:]

@@ -1,0 +1,222 @@
+"""Which memory a request is answered from, and what becomes of the one behind it: histories that were written before
+are found again, responses are kept as snapshots, and the head of a conversation moves along them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import secrets
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+from riallm.core.errors import ClientError
+from riallm.engine.memory_engine import MemoryEngine
+from riallm.engine.request import Interaction
+from riallm.engine.sessions import Conflict, SessionStore, UnknownSession, new_id
+from riallm.nn.memory_state import MemoryState
+
+log = logging.getLogger("riallm.engine")
+
+CACHE_BYTES = 256 << 20
+"""Of memories behind histories that were written for requests that send all of theirs; the oldest go first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Place:
+    """Where a conversation stands. key: a hash of all that was said until then; memory: as soon as it is there."""
+
+    key: bytes
+    memory: Future[MemoryState]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Saying:
+    """A response on its way. parent: the snapshot that it follows; after: the memory behind it; kept: that, once it is
+    stored."""
+
+    id: str
+    parent: str | None
+    conversation: str | None
+    place: Place
+    after: Future[MemoryState]
+    kept: Future[MemoryState]
+
+    @property
+    def failed(self) -> bool:
+        """Whether it is known already that there is no memory behind it."""
+        return self.after.done() and (self.after.cancelled() or self.after.exception() is not None)
+
+    def drop(self) -> None:
+        """Nobody asks after all."""
+        self.after.cancel()
+
+
+class Memories:
+    """Of one engine. Safe to use from any thread. `close` it behind the engine."""
+
+    def __init__(self, engine: MemoryEngine, store: SessionStore, *, cache_bytes: int = CACHE_BYTES) -> None:
+        self.engine, self.store = engine, store
+        self._most = max(1, cache_bytes // engine.memory_bytes)
+        self._written: OrderedDict[bytes, Future[MemoryState]] = OrderedDict()
+        self._pending: dict[str, Saying] = {}
+        self._last: dict[str, Saying] = {}
+        self._lock = threading.RLock()
+        self._work = ThreadPoolExecutor(1, "riallm-sessions")
+
+    def new(self) -> Place:
+        """Before anything was said."""
+        return Place(key=b"", memory=self.engine.new)
+
+    def behind(self, id: str) -> Place:
+        """Behind a response. Raises UnknownSession, or ExpiredSession where a limit had it dropped; UsageError where
+        another model wrote it; CheckpointError when it is damaged."""
+        with self._lock:
+            saying = self._pending.get(id)
+        if saying is not None:
+            return Place(key=id.encode(), memory=saying.kept)
+        state = self.store.get(id, model=self.engine.model.fingerprint).state
+        self.engine.check(state)
+        found: Future[MemoryState] = Future()
+        found.set_result(state)
+        return Place(key=id.encode(), memory=found)
+
+    def read(self, place: Place, history: Sequence[Sequence[int]]) -> Place:
+        """Behind further interactions. What was written of them before is found again. Raises UsageError for one that
+        cannot be."""
+        for row in history:
+            key = _key(place.key, row)
+            with self._lock:
+                memory = self._found(key)
+                if memory is None:
+                    memory = Future()
+                    self.engine.write(row, place.memory, memory)
+                    self._keep(key, memory)
+            place = Place(key=key, memory=memory)
+        return place
+
+    def chat(self, place: Place, whole: Callable[[str], Sequence[int]]) -> Interaction:
+        """For a client that sends all that was said with every request: the interaction is written as it will come
+        back, so that the next request finds it. whole: the interaction, from the answer's text. Where that is longer
+        than an interaction may be, its tokens are written as they were."""
+        after: Future[MemoryState] = Future()
+
+        def row(text: str, tokens: tuple[int, ...]) -> Sequence[int]:
+            told = tuple(whole(text))
+            with self._lock:
+                key = _key(place.key, told)
+                if self._found(key) is None:
+                    self._keep(key, after)
+            return told if len(told) <= self.engine.context else tokens
+
+        return Interaction(memory=place.memory, after=after, row=row)
+
+    def respond(self, previous: str | None = None) -> Saying:
+        """A response behind an earlier one, or a first one. Raises as `behind`."""
+        place = self.new() if previous is None else self.behind(previous)
+        return self._begun(place, previous, None)
+
+    def respond_in(self, conversation: str) -> Saying:
+        """The next response of a conversation. Raises Conflict while another one is being answered, UnknownSession for
+        a conversation that there is not, and as `behind`."""
+        with self._lock:
+            last = self._last.get(conversation)
+            if last is not None and not (last.after.running() or last.after.done()):
+                raise Conflict(f"another request is being answered in the conversation {conversation!r}; wait for it")
+            head, place = self._head(conversation)
+            return self._begun(place, head, conversation)
+
+    def at(self, conversation: str) -> Place:
+        """Where a conversation stands, for who answers from there and keeps nothing. Raises as `respond_in`, but for
+        Conflict."""
+        with self._lock:
+            return self._head(conversation)[1]
+
+    def begin(self) -> str:
+        """The id of a new conversation."""
+        id = f"conv_{secrets.token_hex(16)}"
+        self.store.put_and_advance(self.engine.new.result(), conversation=id, expected=None)
+        return id
+
+    def close(self) -> None:
+        """Return when all that is written is stored."""
+        self._work.shutdown()
+
+    def _head(self, conversation: str) -> tuple[str, Place]:
+        """The lock is held."""
+        last = self._last.get(conversation)
+        if last is not None and last.parent is not None and last.failed:
+            return last.parent, last.place
+        if last is not None:
+            return last.id, Place(key=last.id.encode(), memory=last.kept)
+        head = self.store.head(conversation)
+        if head is None:
+            raise UnknownSession(f"there is no conversation {conversation!r}")
+        return head, self.behind(head)
+
+    def _begun(self, place: Place, parent: str | None, conversation: str | None) -> Saying:
+        made = Saying(id=new_id(), parent=parent, conversation=conversation, place=place, after=Future(), kept=Future())
+        with self._lock:
+            self._pending[made.id] = made
+            if conversation is not None:
+                self._last[conversation] = made
+        made.after.add_done_callback(lambda _: self._work.submit(self._store, made))
+        return made
+
+    def _store(self, saying: Saying) -> None:
+        """What the thread of the store does."""
+        state = failed = None
+        try:
+            if saying.after.cancelled():
+                raise ClientError("the request before was given up before it began; nothing is remembered of it")
+            state = saying.after.result()
+            self._put(saying, state)
+        except Exception as error:
+            log.warning("the memory behind %s is not kept: %s", saying.id, error)
+            failed = error
+        with self._lock:
+            del self._pending[saying.id]
+            if saying.conversation is not None and self._last.get(saying.conversation) is saying:
+                del self._last[saying.conversation]
+        if state is not None and failed is None:
+            saying.kept.set_result(state)
+        else:
+            saying.kept.set_exception(failed or ClientError("the memory was not written"))
+
+    def _put(self, saying: Saying, state: MemoryState) -> None:
+        if saying.conversation is not None:
+            try:
+                self.store.put_and_advance(
+                    state, conversation=saying.conversation, expected=saying.parent, id=saying.id
+                )
+                return
+            except Conflict as error:  # another process moved it; the answer was given, so it stays, as a fork
+                log.warning("%s is kept beside its conversation: %s", saying.id, error)
+        try:
+            self.store.put(state, parent=saying.parent, id=saying.id)
+        except UnknownSession:  # deleted meanwhile; a state needs no parent
+            self.store.put(state, parent=None, id=saying.id)
+
+    def _found(self, key: bytes) -> Future[MemoryState] | None:
+        """What was written, or is being written; the lock is held."""
+        memory = self._written.get(key)
+        if memory is None or memory.cancelled() or (memory.done() and memory.exception() is not None):
+            return None
+        self._written.move_to_end(key)
+        return memory
+
+    def _keep(self, key: bytes, memory: Future[MemoryState]) -> None:
+        self._written[key] = memory
+        self._written.move_to_end(key)
+        while len(self._written) > self._most:
+            self._written.popitem(last=False)
+
+
+def _key(before: bytes, row: Sequence[int]) -> bytes:
+    found = hashlib.blake2b(len(before).to_bytes(8, "little") + before, digest_size=16)
+    for token in row:
+        found.update(token.to_bytes(4, "little"))
+    return found.digest()

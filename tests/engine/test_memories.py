@@ -1,0 +1,218 @@
+"""Where conversations go on: histories that are found again, snapshots that fork, and one head for one conversation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from engines import answer
+from test_memory_engine import GREEDY, SECONDS, Watched
+
+from riallm.core.errors import ClientError, UsageError
+from riallm.engine.memories import Memories, Saying
+from riallm.engine.memory_engine import MemoryEngine
+from riallm.engine.request import Interaction, Request
+from riallm.engine.sessions import Conflict, SessionStore, UnknownSession
+from riallm.engine.sqlite_sessions import SQLiteSessions
+from riallm.nn.memory_state import MemoryState
+
+Open = Callable[..., Memories]
+
+
+@pytest.fixture
+def model() -> Watched:
+    return Watched()
+
+
+@pytest.fixture
+def opened(model: Watched) -> Iterator[Open]:
+    made: list[Memories] = []
+
+    def open(store: SessionStore | None = None, **more: Any) -> Memories:
+        engine = MemoryEngine(model, name="tiny", decode=lambda ids: bytes(40 + index for index in ids))
+        made.append(Memories(engine, store or SQLiteSessions(None), **more))
+        return made[-1]
+
+    yield open
+    model.gate.set()
+    for memories in made:
+        memories.engine.close()
+        memories.close()
+
+
+def say(memories: Memories, interaction: Interaction, prompt: Sequence[int] = (1, 2, 3), num: int = 4) -> str:
+    request = Request(ids=tuple(prompt), max_tokens=num, sampling=GREEDY, interaction=interaction)
+    return "".join(piece.text for piece in answer(memories.engine.submit(request)))
+
+
+def respond(memories: Memories, saying: Saying) -> MemoryState:
+    say(memories, Interaction(memory=saying.place.memory, after=saying.after))
+    return saying.kept.result(SECONDS)
+
+
+def whole(prompt: Sequence[int]) -> Callable[[str], list[int]]:
+    """The interaction as a client sends it back: of the answer, every second token."""
+    return lambda text: [*prompt, *[byte - 40 for byte in text.encode()][::2]]
+
+
+def test_a_history_is_written_once_and_the_next_turn_writes_nothing(model: Watched, opened: Open) -> None:
+    memories = opened()
+    history = [[1, 2, 3], [4, 5], [6, 8]]
+    place = memories.read(memories.new(), history)
+    place.memory.result(SECONDS)
+    assert model.written == history
+    text = say(memories, memories.chat(place, whole([9])), [9])
+    again = memories.read(memories.new(), [*history, whole([9])(text)])
+    state = again.memory.result(SECONDS)
+    assert model.written == [*history, whole([9])(text)], "the answer's own write, and no other"
+    assert (state.version, memories.engine.writes) == (4, 4)
+    fresh = opened()
+    replayed = fresh.read(fresh.new(), [*history, whole([9])(text)]).memory.result(SECONDS)
+    assert torch.allclose(state.slots, replayed.slots, atol=1e-6), "found or replayed, it is the same memory"
+    other = memories.read(memories.new(), [history[1], history[0]])
+    assert not torch.equal(
+        other.memory.result(SECONDS).slots, memories.read(memories.new(), history[:2]).memory.result(SECONDS).slots
+    )
+
+
+def test_what_is_too_long_to_come_back_is_written_as_it_was(model: Watched, opened: Open) -> None:
+    memories = opened()
+    long: list[int] = [1] * 25
+    place = memories.new()
+    say(memories, memories.chat(place, lambda text: long))
+    found = memories.read(place, [long])
+    assert found.memory.result(SECONDS).version == 1
+    assert len(model.written[-1]) == 7
+    with pytest.raises(UsageError, match="interaction of 25 tokens"):
+        memories.read(found, [long])
+
+
+def test_only_so_many_histories_are_kept(model: Watched, opened: Open) -> None:
+    memories = opened(cache_bytes=2 * opened().engine.memory_bytes)
+    for row in ([1], [2], [1], [3], [1], [2]):
+        memories.read(memories.new(), [row]).memory.result(SECONDS)
+    assert model.written == [[1], [2], [3], [2]]
+
+
+def test_a_failed_history_is_tried_again(model: Watched, opened: Open) -> None:
+    memories = opened()
+    model.wrong = lambda row, slots: slots * float("nan")
+    with pytest.raises(ClientError, match="what is no number"):
+        memories.read(memories.new(), [[1], [2]]).memory.result(SECONDS)
+    model.wrong = None
+    assert memories.read(memories.new(), [[1], [2]]).memory.result(SECONDS).version == 2
+
+
+def test_responses_are_snapshots_that_fork(model: Watched, opened: Open, tmp_path: Path) -> None:
+    path = tmp_path / "sessions.sqlite"
+    with closing(SQLiteSessions(path)) as store:
+        memories = opened(store)
+        root = memories.respond()
+        first = respond(memories, root)
+        one, two = memories.respond(root.id), memories.respond(root.id)
+        say(memories, Interaction(memory=one.place.memory, after=one.after), [4])
+        say(memories, Interaction(memory=two.place.memory, after=two.after), [5])
+        states = [each.kept.result(SECONDS) for each in (one, two)]
+        assert [state.version for state in (first, *states)] == [1, 2, 2]
+        assert not torch.equal(states[0].slots, states[1].slots)
+    with closing(SQLiteSessions(path)) as store:
+        later = opened(store)
+        assert torch.equal(later.behind(one.id).memory.result(SECONDS).slots, states[0].slots)
+        assert store.get(one.id).parent == root.id and store.get(root.id).parent is None
+        with pytest.raises(UnknownSession, match="no memory 'resp_0'"):
+            later.respond("resp_0")
+
+
+def test_an_id_that_is_promised_is_waited_for(model: Watched, opened: Open) -> None:
+    memories = opened()
+    saying = memories.respond()
+    model.gate.clear()
+    text = say(memories, Interaction(memory=saying.place.memory, after=saying.after))
+    later = memories.respond(saying.id)
+    assert not later.place.memory.done()
+    model.gate.set()
+    assert respond(memories, later).version == 2
+    assert text
+
+
+def test_a_conversation_has_one_writer_and_one_head(model: Watched, opened: Open) -> None:
+    memories = opened()
+    with pytest.raises(UnknownSession, match="'conv_0'"):
+        memories.respond_in("conv_0")
+    name = memories.begin()
+    first = memories.respond_in(name)
+    with pytest.raises(Conflict, match="another request is being answered"):
+        memories.respond_in(name)
+    model.gate.clear()
+    say(memories, Interaction(memory=first.place.memory, after=first.after))
+    second = memories.respond_in(name)  # the answer is complete, so this one waits for the memory
+    assert not second.place.memory.done() and second.parent == first.id
+    model.gate.set()
+    state = respond(memories, second)
+    assert (state.version, memories.store.head(name)) == (2, second.id)
+    assert memories.at(name).memory.result(SECONDS).version == 2
+
+
+def test_a_request_that_never_began_leaves_the_head(opened: Open) -> None:
+    memories = opened()
+    name = memories.begin()
+    first = memories.respond_in(name)
+    first.drop()
+    with pytest.raises(ClientError, match="given up"):
+        first.kept.result(SECONDS)
+    with pytest.raises(UnknownSession):
+        memories.behind(first.id)
+    assert respond(memories, memories.respond_in(name)).version == 1
+
+
+def test_an_update_that_fails_leaves_the_last_good_head(model: Watched, opened: Open) -> None:
+    memories = opened()
+    name = memories.begin()
+    good = memories.respond_in(name)
+    respond(memories, good)
+    model.wrong = lambda row, slots: slots * float("nan")
+    with pytest.raises(ClientError, match="it holds 1 interactions as before"):
+        respond(memories, memories.respond_in(name))
+    model.wrong = None
+    assert memories.store.head(name) == good.id
+    assert respond(memories, memories.respond_in(name)).version == 2
+
+
+def test_a_head_that_somebody_else_moved_is_left(opened: Open, tmp_path: Path) -> None:
+    path = tmp_path / "sessions.sqlite"
+    with closing(SQLiteSessions(path)) as store, closing(SQLiteSessions(path)) as other:
+        memories, theirs = opened(store), opened(other)
+        name = memories.begin()
+        mine = memories.respond_in(name)
+        first = theirs.respond_in(name)
+        respond(theirs, first)
+        respond(memories, mine)
+        assert store.head(name) == first.id
+        assert store.get(mine.id).state.version == 1
+        assert memories.respond_in(name).parent == first.id
+
+
+def test_a_parent_that_was_deleted_takes_nothing_along(opened: Open) -> None:
+    memories = opened()
+    root = memories.respond()
+    respond(memories, root)
+    child = memories.respond(root.id)
+    memories.store.delete(root.id)
+    respond(memories, child)
+    assert memories.store.get(child.id).parent is None
+
+
+def test_a_memory_of_another_model_is_refused(model: Watched, opened: Open) -> None:
+    memories = opened()
+    strange = MemoryState(slots=torch.zeros(3, 1, 6, 32))
+    id = memories.store.put(strange, parent=None)
+    with pytest.raises(UsageError, match="a memory of shape"):
+        memories.behind(id)
+    model.fingerprint = "this"
+    foreign = memories.store.put(MemoryState(slots=model.start().slots, model="that"), parent=None)
+    with pytest.raises(UsageError, match="written by the model that"):
+        memories.respond(foreign)
