@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 
-from riallm.data.conversations.conversation import ConversationConfig, conversation
+from riallm.data.conversations.conversation import PEOPLE, ConversationConfig, conversation
+from riallm.data.conversations.frames import ANSWERS, NOT_TOLD, NOTED, Use, fill, general, own
+from riallm.data.conversations.relations import RELATIONS
 from riallm.data.conversations.tokens import VOCAB, make_tokenizer
 from riallm.data.conversations.values import KINDS, SPLITS, UNSEEN, Split, pool
 from riallm.tokenizer.hybrid import HybridTokenizer
@@ -31,6 +35,28 @@ def test_interactions_are_short(tokenizer: HybridTokenizer) -> None:
         lengths = [len(ids) for ids in interactions(tokenizer, split)]
         assert max(lengths) <= 32
         assert sum(length <= 24 for length in lengths) > 0.9 * len(lengths)
+
+
+def test_no_interaction_that_can_be_drawn_is_longer(tokenizer: HybridTokenizer) -> None:
+    """Every value has two tokens, so one of each kind stands for all."""
+    lengths = []
+    for relation, subject, split in product(RELATIONS, (None, *PEOPLE), ("train", "test")):
+        value, old = pool(relation.kind, split)[:2]
+
+        def length(sentence: str, answering: bool = False) -> int:
+            filled = fill(sentence, subject=subject, answering=answering, thing=relation.thing, v=value, old=old)  # noqa: B023
+            return len(tokenizer.encode(filled.text))
+
+        ways: dict[Use, tuple[int, ...]] = {
+            "tell": tuple(len(tokenizer.encode(answer)) for answer in NOTED),
+            "ask": tuple(length(answer, answering=True) for answer in (*ANSWERS, NOT_TOLD)),
+        }
+        ways["change"] = ways["tell"]
+        for use, answers in ways.items():
+            for sentence in (*general(use, split), *own(relation, use, split)):
+                lengths.append(4 + length(sentence) + max(answers))
+    assert len(lengths) > 10_000
+    assert max(lengths) <= 32
 
 
 def test_values_of_the_test_have_tokens_of_training_and_unseen_ones_have_none(tokenizer: HybridTokenizer) -> None:

@@ -160,16 +160,16 @@ class _Drawn:
 
     def _new(self) -> Fact:
         """One that was not told."""
-        subjects = (None, *self.people)
-        free = [Fact(who, at) for who in subjects for at in range(self.config.num_relations)]
-        free = [fact for fact in free if fact not in self.told]
-        known = {fact.relation for fact in self.told}
-        rival = self.draw.random() < self.config.rivals
-        if near := [fact for fact in free if rival and fact.relation in known]:
-            return self.draw.choice(near)
-        of_others = self.draw.random() < self.config.others
-        wanted = [fact for fact in free if (fact.subject is not None) == of_others]
-        return self.draw.choice(wanted or free)
+        draw, every = self.draw, range(self.config.num_relations)
+        known = sorted({fact.relation for fact in self.told})
+        rival, of_others = (draw.random() < share for share in (self.config.rivals, self.config.others))
+        user, others = (None,), tuple(self.people)
+        wanted, unwanted = (others, user) if of_others else (user, others)
+        choices = ((wanted, every), (unwanted, every))
+        for subjects, relations in (((*user, *others), known), *choices) if rival else choices:
+            if free := [Fact(who, at) for at in relations for who in subjects if Fact(who, at) not in self.told]:
+                return draw.choice(free)
+        raise AssertionError("max_live is less than there is to tell")
 
     def _tells(self, kind: Kind, fact: Fact, at: int) -> Turn:
         relation, before = RELATIONS[fact.relation], self.told.get(fact)

@@ -1,0 +1,61 @@
+"""Conversations in English as batches. A batch is a function of its number, so a run that goes on sees what it would
+have seen.
+
+Letters: B conversations, N interactions, T tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from riallm.data.conversations.conversation import ConversationConfig, Turn, conversation
+from riallm.data.conversations.tokens import interaction
+from riallm.models.episodes import Episodes, Interaction, episodes
+from riallm.tokenizer.hybrid import HybridTokenizer
+
+MAX_TOKENS = 32
+"""Of an interaction with the tokenizer of `data.conversations.tokens`, markers included; a test counts them."""
+
+
+class Batch(NamedTuple):
+    """turns: B conversations of up to N; episodes: the same as tokens; values (B, N, T): the tokens of answers that are
+    the value asked for."""
+
+    turns: list[list[Turn]]
+    episodes: Episodes
+    values: Tensor
+
+
+def batch(
+    config: ConversationConfig, tokenizer: HybridTokenizer, *, first: int, rows: int, num_tokens: int = MAX_TOKENS
+) -> Batch:
+    """Conversations `first` to `first + rows`. Raises UsageError for an interaction of more than `num_tokens`."""
+    turns = [conversation(config, number) for number in range(first, first + rows)]
+    told = [[interaction(tokenizer, turn) for turn in each] for each in turns]
+    made = episodes([[Interaction(one.ids, one.answer_at) for one in each] for each in told], num_tokens=num_tokens)
+    values = torch.zeros_like(made.mask)
+    for row, each in enumerate(told):
+        for at, one in enumerate(each):
+            if one.value is not None:
+                values[row, at, slice(*one.value)] = True
+    num_bytes = sum(len(turn.answer.encode()) for each in turns for turn in each)
+    return Batch(turns, replace(made, num_bytes=float(num_bytes)), values)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversations:
+    """The batches of a configuration, `rows` conversations each: batch n has those from n * rows on."""
+
+    config: ConversationConfig
+    tokenizer: HybridTokenizer
+    rows: int
+    num_tokens: int = MAX_TOKENS
+
+    def __call__(self, number: int) -> Episodes:
+        """The batch of a number."""
+        first = number * self.rows
+        return batch(self.config, self.tokenizer, first=first, rows=self.rows, num_tokens=self.num_tokens).episodes

@@ -1,0 +1,91 @@
+"""English conversations as batches: their tokens are their text, and a run that goes on sees the same ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from riallm.core.errors import UsageError
+from riallm.data.conversations.conversation import ConversationConfig, conversation
+from riallm.data.conversations.tokens import make_tokenizer
+from riallm.models.rxt import RxT
+from riallm.testing.tiny_rxt import tiny_rxt
+from riallm.tokenizer.hybrid import HybridTokenizer
+from riallm.tokenizer.interaction import markers
+from riallm.train.conversations import MAX_TOKENS, Conversations, batch
+from riallm.train.episodes import MemoryAware, Overheard
+from riallm.train.loop import Run, Step, TrainConfig
+from riallm.train.optim import OptimiserConfig
+
+CONFIG = ConversationConfig(num_turns=8, min_turns=3, max_live=4, retell=0.2)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> HybridTokenizer:
+    return make_tokenizer()
+
+
+def test_tokens_are_the_text_and_the_places_of_answer_and_value(tokenizer: HybridTokenizer) -> None:
+    turns, data, values = batch(CONFIG, tokenizer, first=20, rows=12)
+    own = markers(tokenizer)
+    assert turns == [conversation(CONFIG, number) for number in range(20, 32)]
+    assert data.tokens.shape == data.mask.shape == values.shape == (12, max(map(len, turns)), MAX_TOKENS)
+    asked = 0
+    for row, each in enumerate(turns):
+        assert not data.mask[row, len(each) :].any()
+        for at, turn in enumerate(each):
+            ids, answer, value = data.tokens[row, at], data.answers[row, at], values[row, at]
+            real = ids[data.mask[row, at]].tolist()
+            split = real.index(own.answer)
+            assert real[:2] == [own.begin, own.query]
+            assert tokenizer.decode(real[2:split]) == turn.query
+            assert ids[answer].tolist() == real[split + 1 :]
+            assert tokenizer.decode(real[split + 1 : -1]) == turn.answer
+            assert real[-1] == own.end
+            said = tokenizer.decode(ids[value].tolist())
+            assert said == (f" {turn.value}" if turn.kind == "ask" else "")
+            asked += turn.kind == "ask"
+    assert asked > 10
+    assert data.num_bytes == sum(len(turn.answer) for each in turns for turn in each)
+
+
+def test_batches_of_other_numbers_are_other_conversations(tokenizer: HybridTokenizer) -> None:
+    source = Conversations(config=CONFIG, tokenizer=tokenizer, rows=4)
+    first, second = source(0), source(1)
+    whole = batch(CONFIG, tokenizer, first=0, rows=8).episodes
+    assert torch.equal(source(1).tokens, second.tokens)
+    for half, rows in ((first, slice(0, 4)), (second, slice(4, 8))):
+        assert torch.equal(whole.tokens[rows, : half.tokens.shape[1]], half.tokens)
+    with pytest.raises(UsageError, match="rows have 12"):
+        Conversations(config=CONFIG, tokenizer=tokenizer, rows=4, num_tokens=12)(0)
+
+
+@pytest.mark.parametrize("objective", [MemoryAware(), Overheard()])
+def test_a_run_that_goes_on_is_the_run_that_never_stopped(
+    tokenizer: HybridTokenizer, tmp_path: Path, objective: MemoryAware | Overheard
+) -> None:
+    source = Conversations(config=CONFIG, tokenizer=tokenizer, rows=2)
+
+    def trained(folder: Path, *, stop: int | None = None) -> dict[str, torch.Tensor]:
+        model = RxT(tiny_rxt(vocab_size=tokenizer.vocab_size, max_interaction=MAX_TOKENS))
+        model.initialise(0)
+
+        def hear(step: Step) -> None:
+            assert step.bits_per_byte
+            if step.step == stop:
+                raise KeyboardInterrupt
+
+        config = TrainConfig(max_steps=3, ema=0.0, optimiser=OptimiserConfig(kind="adamw", lr=0.001))
+        Run(model, source, objective, config, folder, on_step=hear).train()
+        return {name: weight.detach() for name, weight in model.named_parameters()}
+
+    whole = trained(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path / "stopped", stop=2)
+    again = trained(tmp_path / "stopped")
+    assert all(torch.equal(again[name], whole[name]) for name in whole)
+    untrained = RxT(tiny_rxt(vocab_size=tokenizer.vocab_size, max_interaction=MAX_TOKENS))
+    untrained.initialise(0)
+    assert not torch.equal(whole["lm_head.weight"], untrained.lm_head.weight)
