@@ -14,7 +14,7 @@ from torch import Tensor
 from riallm.engine.choice import Chooser
 from riallm.engine.request import Sampling
 from riallm.models.rxt import RxT
-from riallm.nn.memory_state import MemoryState
+from riallm.nn.memory_state import MemoryState, Reading
 from riallm.nn.meta import TokenMeta
 from riallm.nn.state import State
 
@@ -37,9 +37,11 @@ class Turn:
         *,
         limits: list[int],
         ends: Collection[int],
+        read: bool = True,
     ) -> None:
-        """rows: the prompts; limits: how long each may get, which is longer. Row r draws by the seed + r."""
-        self.model, self.memory, self.rows = model, memory, rows
+        """rows: the prompts; limits: how long each may get, which is longer. Row r draws by the seed + r. read: False
+        looks at no memory, as a control."""
+        self.model, self.memory, self.rows, self._look = model, memory, rows, read
         self._ends, self._limits = ends, limits
         seeds = [None if sampling.seed is None else sampling.seed + number for number in range(len(rows))]
         self._choosers = [Chooser(replace(sampling, seed=seed), ()) for seed in seeds]
@@ -69,6 +71,9 @@ class Turn:
             tokens, mask = side_by_side(self.rows, device)
             meta, last = TokenMeta.padded(mask), lengths - 1
             self._state = self.model.turn(self.memory)
+            if not self._look:
+                nothing = Reading(layers=(None,) * self.model.config.num_layers)
+                self._state = replace(self._state, reading=nothing)
         else:
             tokens, last = torch.tensor([row[-1:] for row in self.rows], device=device), torch.zeros_like(lengths)
             meta = TokenMeta.padded(torch.tensor(self._open, device=device)[:, None])

@@ -1,20 +1,17 @@
 """What a memory carries, measured on the tell/ask task beside controls on the same weights.
 
-The controls: `reset`, the memory of a new conversation; `swap`, the memory of another conversation at the same place;
-`unread`, a decoder that looks at no memory. If one of them answered as well, the memory would not be what answers.
+`counted` has the conditions. If a control answered as well, the memory would not be what answers.
 
 Letters: B conversations, N interactions, T tokens, V vocabulary.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from riallm.data.tell_ask import NONE, TellAskConfig, Turn, conversation, interaction
-from riallm.eval.stats import mean, share
+from riallm.eval.probes.counted import CONDITIONS, Asked, table
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,24 +19,7 @@ if TYPE_CHECKING:
     from riallm.models.episodes import Episodes
     from riallm.models.rxt import RxT
 
-CONDITIONS = ("memory", "reset", "swap", "unread")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """A question for a value. condition: what the decoder looked at. right: it gave the value; stale: the one that was
-    overwritten; none: that it was never told; donor: with swapped memory, the value of that key in the conversation
-    that the memory is of, None where it was not told there. nats: of the value, among all values."""
-
-    condition: str
-    distance: int
-    live: int
-    retold: bool
-    right: bool
-    stale: bool
-    none: bool
-    donor: bool | None
-    nats: float
+__all__ = ["CONDITIONS", "Asked", "ask", "ask_reader", "batch", "table"]
 
 
 def batch(config: TellAskConfig, first: int, num: int) -> tuple[list[list[Turn]], Episodes]:
@@ -136,39 +116,3 @@ def _told(turns: Sequence[Turn], before: int, key: int | None) -> int | None:
     """The value id that a conversation told last of a key, before an interaction."""
     told = [turn.query[-1] for turn in turns[:before] if turn.kind in ("tell", "retell") and turn.key == key]
     return told[-1] if told else None
-
-
-def table(asked: Sequence[Asked], *, num_values: int) -> dict[str, Any]:
-    """Figures with intervals: exact answers by condition and distance, with memory by live facts and after a change;
-    what swapped memory answers; information recovered, 1 - nats / ln(values): 0 is none, 1 all of it."""
-    found: dict[str, Any] = {"questions": sum(each.condition == asked[0].condition for each in asked)}
-    for condition in dict.fromkeys(each.condition for each in asked):
-        these = [each for each in asked if each.condition == condition]
-        nats = mean([1.0 - each.nats / math.log(num_values) for each in these])
-        found[condition] = {
-            "exact": told(these, lambda each: each.right),
-            "none": told(these, lambda each: each.none),
-            "information": asdict(nats),
-            "by_distance": _by(these, lambda each: each.distance),
-        }
-        if condition in ("memory", "history"):
-            found[condition]["by_live"] = _by(these, lambda each: each.live)
-            retold = [each for each in these if each.retold]
-            found[condition]["retold"] = told(retold, lambda each: each.right)
-            found[condition]["retold_stale"] = told(retold, lambda each: each.stale)
-        if condition == "swap":
-            donor = [each for each in these if each.donor is not None]
-            found[condition]["donor"] = told(donor, lambda each: bool(each.donor))
-    return found
-
-
-def told(asked: Sequence[Asked], right: Callable[[Asked], bool]) -> dict[str, Any]:
-    """A share, with its interval and number."""
-    return asdict(share(sum(map(right, asked)), len(asked)))
-
-
-def _by(asked: Sequence[Asked], of: Callable[[Asked], int]) -> dict[str, Any]:
-    groups = sorted({of(each) for each in asked})
-    return {
-        str(group): told([each for each in asked if of(each) == group], lambda each: each.right) for group in groups
-    }

@@ -1,0 +1,78 @@
+"""Questions to a memory, counted: shares with their intervals, by condition, distance and what else may matter."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from riallm.eval.stats import mean, share
+
+CONDITIONS = ("memory", "reset", "swap", "unread")
+"""With the conversation's memory, and the controls on the same weights: the memory of a new conversation, that of
+another conversation at the same place, and a decoder that looks at none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A question for a value. condition: what the decoder looked at. right: it gave the value; stale: the one that was
+    overwritten; none: that it was never told; donor: with swapped memory, the value of that key in the conversation
+    that the memory is of, None where it was not told there. nats: of the value among all values, None where nobody
+    counted. told: False where the value was never told, and `none` is what is right. group: what the question is about.
+    """
+
+    condition: str
+    distance: int
+    live: int
+    retold: bool
+    right: bool
+    stale: bool
+    none: bool
+    donor: bool | None
+    nats: float | None = None
+    told: bool = True
+    group: str = ""
+
+
+def table(asked: Sequence[Asked], *, num_values: int | None = None) -> dict[str, Any]:
+    """Figures with intervals: exact answers by condition and distance, with memory by live facts and after a change;
+    what swapped memory answers; how often it is seen that nothing was told; with nats of `num_values` values,
+    information recovered, 1 - nats / ln(values): 0 is none, 1 all of it."""
+    found: dict[str, Any] = {"questions": sum(each.told and each.condition == asked[0].condition for each in asked)}
+    for condition in dict.fromkeys(each.condition for each in asked):
+        every = [each for each in asked if each.condition == condition]
+        these = [each for each in every if each.told]
+        found[condition] = {
+            "exact": told(these, lambda each: each.right),
+            "none": told(these, lambda each: each.none),
+            "by_distance": _by(these, lambda each: each.distance),
+        }
+        if num_values is not None:
+            nats = [1.0 - each.nats / math.log(num_values) for each in these if each.nats is not None]
+            found[condition]["information"] = asdict(mean(nats))
+        if len(every) > len(these):
+            found[condition]["untold"] = told([each for each in every if not each.told], lambda each: each.none)
+        if condition in ("memory", "history"):
+            found[condition]["by_live"] = _by(these, lambda each: each.live)
+            retold = [each for each in these if each.retold]
+            found[condition]["retold"] = told(retold, lambda each: each.right)
+            found[condition]["retold_stale"] = told(retold, lambda each: each.stale)
+            if any(each.group for each in these):
+                found[condition]["by_group"] = _by(these, lambda each: each.group)
+        if condition == "swap":
+            donor = [each for each in these if each.donor is not None]
+            found[condition]["donor"] = told(donor, lambda each: bool(each.donor))
+    return found
+
+
+def told(asked: Sequence[Asked], right: Callable[[Asked], bool]) -> dict[str, Any]:
+    """A share, with its interval and number."""
+    return asdict(share(sum(map(right, asked)), len(asked)))
+
+
+def _by(asked: Sequence[Asked], of: Callable[[Asked], int] | Callable[[Asked], str]) -> dict[str, Any]:
+    groups: dict[Any, list[Asked]] = {}
+    for each in asked:
+        groups.setdefault(of(each), []).append(each)
+    return {str(group): told(groups[group], lambda each: each.right) for group in sorted(groups)}
