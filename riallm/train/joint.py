@@ -17,10 +17,15 @@ from riallm.models.episodes import Episodes
 from riallm.models.rxt import RxT, RxTConfig
 from riallm.nn.linear import Linear
 from riallm.nn.meta import TokenMeta
+from riallm.tokenizer.special import hole
 from riallm.train.episodes import evenness
 from riallm.train.objective import Loss
 
 HEAD = "masked_head"
+
+HIDDEN = hole(0)
+"""The special token in a hidden one's place: in text it stands for what was taken out, and interactions have no use for
+it."""
 
 
 class MaskedHead(nn.Module):
@@ -40,10 +45,12 @@ class MaskedHead(nn.Module):
 
 
 class JointRxT(RxT):
-    """The model with a head that training needs and nobody ships; all other weights are drawn as those of `RxT` are."""
+    """The model with a head that training needs and nobody ships. mask_token: stands for a token that is hidden from the
+    encoder."""
 
-    def __init__(self, config: RxTConfig, *, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, config: RxTConfig, *, mask_token: int, dtype: torch.dtype = torch.float32) -> None:
         super().__init__(config, dtype=dtype)
+        self.mask_token = mask_token
         self.masked_head = MaskedHead(config.hidden_size, config.vocab_size)
 
     def shipped(self) -> RxT:
@@ -65,13 +72,12 @@ class Joint:
     that only as an upper bound on what it would be without the text behind the token. On tokens that are drawn
     evenly nothing but looking up gets below ln V, as a test shows.
 
-    hidden: share of the tokens that the encoder does not see, each replaced by `mask_token`. zeroed: share of places
-    whose output becomes zero in the memory's stead, noise: standard deviation of what is added to the rest; both make
-    the look-up harder, and the document's authors offer both without saying how much. masked: weight of the head's
-    loss against the decoder's, both means. Padding is never hidden, said, counted or looked at.
+    hidden: share of the tokens that the encoder does not see, each replaced by the model's `mask_token`. zeroed: share
+    of places whose output becomes zero in the memory's stead, noise: standard deviation of what is added to the rest;
+    both make the look-up harder, and the document's authors offer both without saying how much. masked: weight of the
+    head's loss against the decoder's, both means. Padding is never hidden, said, counted or looked at.
     """
 
-    mask_token: int
     hidden: float = 0.15
     zeroed: float = 0.0
     noise: float = 0.0
@@ -93,7 +99,7 @@ class Joint:
         tokens, mask, answers = batch.tokens[some], batch.mask[some], batch.answers[some]
         draw = torch.Generator().manual_seed(batch.seed)  # on the processor, so that every device draws the same
         hidden = _share(self.hidden, mask, draw)
-        encoded = model.encode(torch.where(hidden, self.mask_token, tokens), mask)
+        encoded = model.encode(torch.where(hidden, model.mask_token, tokens), mask)
         units = batch.num_units
         named = F.cross_entropy(model.masked_head(encoded[-1][hidden]), tokens[hidden], reduction="sum")
         memory = model.start(1)

@@ -207,7 +207,8 @@ class Run(Generic[B]):
         self.step += 1
         seconds = time.monotonic() - began
         self.seconds += seconds
-        self._tell(batches, self.ranks.total(total), units, factor, norm, seconds, metrics)
+        num_bytes = sum(batch.num_bytes for batch in batches) if "nats" in loss.terms else 0.0
+        self._tell(batches, self.ranks.total(total), units, self.ranks.total(num_bytes), factor, norm, seconds, metrics)
 
     def _batch(self, place: int, number: int) -> B:
         if isinstance(self.source, Carried):
@@ -229,13 +230,13 @@ class Run(Generic[B]):
         batches: Sequence[B],
         total: float,
         units: float,
+        num_bytes: float,
         factor: float,
         norm: float,
         seconds: float,
         metrics: Mapping[str, float],
     ) -> None:
         num_tokens = int(self.ranks.total(sum(batch.num_tokens for batch in batches)))
-        num_bytes = self.ranks.total(sum(batch.num_bytes for batch in batches))
         flops = self.model.costs().training_flops(num_tokens, batches[0].context)
         told = Step(
             step=self.step,

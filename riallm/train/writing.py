@@ -92,7 +92,7 @@ class Reconstructed:
     z: float = 0.001
 
     def __call__(self, model: Model, batch: Episodes) -> Loss:
-        """nats: the mean over all tokens but the first of each interaction, times units."""
+        """again: nats, the mean over all tokens but the first of each interaction, times units."""
         assert isinstance(model, RxT), "for models with a memory"
         start = model.start(len(batch.tokens), seed=batch.seed)
         memories = written(model, batch.tokens, batch.mask, window=self.window, start=start)
@@ -103,5 +103,5 @@ class Reconstructed:
         said[..., 0] = False
         logits = model.logits(hidden[said.roll(-1, dims=-1)])
         mean = F.cross_entropy(logits, batch.tokens[said], reduction="sum") / said.sum().clamp(min=1)
-        terms = {"nats": batch.num_units * mean, **evenness(routings, batch.num_units, balance=self.balance, z=self.z)}
+        terms = {"again": batch.num_units * mean, **evenness(routings, batch.num_units, balance=self.balance, z=self.z)}
         return Loss(terms=terms)

@@ -20,21 +20,21 @@ from riallm.train.objective import Objective
 from riallm.train.writing import Blended, Reconstructed
 
 TASK = TellAskConfig(num_turns=4, min_turns=2, num_keys=8, num_values=8, num_fillers=4, max_live=4)
-MASK = 1  # a token that no conversation holds
+MASK = 0  # of a padding's id, which stands in no conversation
 
 OBJECTIVES: dict[str, Objective[Episodes]] = {
     "memory": MemoryAware(),
     "memory, window 1": MemoryAware(window=1),
     "overheard": Overheard(),
     "history": FullHistory(),
-    "joint": Joint(mask_token=MASK),
-    "joint, worn": Joint(mask_token=MASK, zeroed=0.2, noise=0.1),
+    "joint": Joint(),
+    "joint, worn": Joint(zeroed=0.2, noise=0.1),
     "blended": Blended(),
     "reconstructed": Reconstructed(),
     "reconstructed later": Reconstructed(delay=1),
 }
-MEANS = {"balance", "z", "masked", "distance"}
-"""Terms that are means over a batch times its units; and a stage's nats where a batch is drawn from as a whole."""
+MEANS = {"balance", "z", "masked", "distance", "again"}
+"""Terms that are means over a batch times its units."""
 
 
 def conversations(rows: int = 4, first: int = 0) -> Episodes:
@@ -43,7 +43,7 @@ def conversations(rows: int = 4, first: int = 0) -> Episodes:
 
 def rxt(dtype: torch.dtype = torch.float32) -> JointRxT:
     config = model(hidden=32, layers=2, slots=TASK.max_tokens, vocab=TASK.vocab_size)
-    made = JointRxT(config, dtype=dtype)
+    made = JointRxT(config, mask_token=MASK, dtype=dtype)
     made.initialise(0)
     return made
 

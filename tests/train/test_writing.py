@@ -108,7 +108,7 @@ def test_as_many_slots_as_tokens_or_it_is_refused(rxt: RxT, data: Episodes) -> N
 
 @pytest.mark.parametrize("delay", [0, 1, 9])
 def test_each_interaction_is_said_again_with_the_memory_behind_it(rxt: RxT, data: Episodes, delay: int) -> None:
-    found = Reconstructed(delay=delay)(rxt, data).terms["nats"]
+    found = Reconstructed(delay=delay)(rxt, data).terms["again"]
     total, num = torch.zeros(()), 0
     start = rxt.start(len(data.tokens), seed=7)
     for row in range(len(data.tokens)):
