@@ -30,7 +30,9 @@ written by `make docs` from `riallm/serve/fields.py`; edit that table, not the p
 | --- | --- |
 | POST /v1/chat/completions | chat, with tools as function objects and answers held to a schema |
 | POST /v1/completions | text or ids gone on with; with `suffix` the hole between them |
-| POST /v1/responses | chat as items and named events; nothing is stored |
+| POST /v1/responses | chat as items and named events; of a model with a memory, the memory behind it is kept |
+| DELETE /v1/responses/ID | forget one memory |
+| POST /v1/conversations, GET and DELETE /v1/conversations/ID | a name for where a conversation with a memory stands |
 | POST /v1/embeddings | a vector for each text |
 | POST /infill | llama.cpp's, for editors |
 | GET /v1/models, /props, /health | what is served |
@@ -55,6 +57,7 @@ API_TITLES = {
     "completions": "/v1/completions",
     "embeddings": "/v1/embeddings",
     "responses": "/v1/responses",
+    "conversations": "/v1/conversations",
     "infill": "/infill",
 }
 INNER = re.compile(r"^    ([a-z][\w-]*)(?:  |$)", flags=re.M)

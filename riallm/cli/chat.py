@@ -1,6 +1,7 @@
 """`riallm chat`: talk to a model, line by line; or ask once with --prompt.
 
-Words for the program begin with a colon: :reset forgets the conversation, :quit ends.
+Words for the program begin with a colon: :reset forgets the conversation, :quit ends. With a model that keeps the
+conversation in a memory there are :save, :load, :fork, :go, :forget, :inspect and :help as well.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from riallm.cli.opened import add_model_options, open_model, served
 
 if TYPE_CHECKING:
     from riallm.engine.auto import LocalModel
+    from riallm.engine.memory_model import MemoryModel
     from riallm.engine.request import Delta, Usage
     from riallm.serve.served import Served
 
@@ -46,13 +48,24 @@ def main(argv: list[str]) -> int:
             return _once(options, model, with_prompts)
         if with_prompts.note:
             sys.stderr.write(with_prompts.note + "\n")
-        _converse(options, model, with_prompts)
+        if with_prompts.memories is not None:
+            _remember(options, model)
+        else:
+            _converse(options, model, with_prompts)
     finally:
         model.close()
     return 0
 
 
-def _once(options: argparse.Namespace, model: LocalModel, with_prompts: Served) -> int:
+def _remember(options: argparse.Namespace, model: LocalModel | MemoryModel) -> None:
+    from riallm.cli.chat_memory import converse
+    from riallm.engine.memory_model import MemoryModel
+
+    assert isinstance(model, MemoryModel)
+    converse(options, model)
+
+
+def _once(options: argparse.Namespace, model: LocalModel | MemoryModel, with_prompts: Served) -> int:
     pieces = []
     for piece in _answer(options, model, with_prompts, [{"role": "user", "content": options.prompt}]):
         pieces.append(piece)
@@ -70,7 +83,7 @@ def _once(options: argparse.Namespace, model: LocalModel, with_prompts: Served) 
     return 1 if last.finish == "error" else 0
 
 
-def _converse(options: argparse.Namespace, model: LocalModel, with_prompts: Served) -> None:
+def _converse(options: argparse.Namespace, model: LocalModel | MemoryModel, with_prompts: Served) -> None:
     messages: list[dict[str, Any]] = []
     shown = sys.stdin.isatty()
     while True:
@@ -101,7 +114,10 @@ def _converse(options: argparse.Namespace, model: LocalModel, with_prompts: Serv
 
 
 def _answer(
-    options: argparse.Namespace, model: LocalModel, with_prompts: Served, messages: list[dict[str, Any]]
+    options: argparse.Namespace,
+    model: LocalModel | MemoryModel,
+    with_prompts: Served,
+    messages: list[dict[str, Any]],
 ) -> Iterator[Delta]:
     """Pieces as they come; an answer that is left, by Ctrl-C for instance, is cancelled."""
     from riallm.engine.request import Request, Sampling

@@ -11,6 +11,8 @@ from riallm.core.shipped import DEFAULT
 
 if TYPE_CHECKING:
     from riallm.engine.auto import LocalModel
+    from riallm.engine.memory_model import MemoryModel
+    from riallm.engine.sessions import SessionStore
     from riallm.serve.served import Served
 
 COMPRESSIONS = ("none", "8bit", "4bit", "nf4")
@@ -25,9 +27,13 @@ def add_model_options(made: argparse.ArgumentParser) -> None:
     made.add_argument(
         "--compression", choices=COMPRESSIONS, default="none", help="of matrices that are not packed (default: none)"
     )
-    made.add_argument("--dtype", default="bfloat16", help="of activations: bfloat16 or float32 (default: bfloat16)")
+    made.add_argument(
+        "--dtype", help="of activations: bfloat16 or float32 (default: bfloat16; with a memory of slots float32)"
+    )
     made.add_argument("--max-seq-len", type=int, metavar="N", help="longest prompt and answer (default: the model's)")
-    made.add_argument("--kv-memory", type=float, default=512, metavar="MIB", help="of keys and values (default: 512)")
+    made.add_argument(
+        "--kv-memory", type=float, default=512, metavar="MIB", help="of keys, values and memories (default: 512)"
+    )
     made.add_argument("--int8-kv", action="store_true", help="keys and values in 8 bits")
     made.add_argument("--draft", metavar="NAME|PATH", help="a small model of the same tokens that drafts")
     made.add_argument(
@@ -40,43 +46,61 @@ def add_model_options(made: argparse.ArgumentParser) -> None:
     made.add_argument("--random-weights", action="store_true", help="for a name without weights, to measure")
 
 
-def open_model(options: argparse.Namespace) -> LocalModel:
-    """The model of the options. Raises UsageError without the extra, for a name that is not known, and for what cannot
-    be, CheckpointError for a damaged model."""
+def open_model(options: argparse.Namespace) -> LocalModel | MemoryModel:
+    """The model of the options, whose conversations may be a memory of slots. Raises UsageError without the extra, for
+    a name that is not known, and for what cannot be, CheckpointError for a damaged model."""
     try:
         from riallm.engine.auto import AutoModel, ModelOptions
         from riallm.engine.local import EngineOptions
+        from riallm.engine.memory_model import MemoryModel, keeps_memory
     except ImportError as error:
         raise UsageError(
             f"a model needs more than the core: {error}. Run: pip install 'riallm[models,serve]'"
         ) from None
     if options.kv_memory <= 0 or options.lookahead < 0:
         raise UsageError("--kv-memory is above 0 and --lookahead at least 0")
-    return AutoModel.from_pretrained(
-        options.model,
-        options=ModelOptions(
-            compression=options.compression,
-            device=options.device,
-            max_seq_len=options.max_seq_len,
-            dtype=options.dtype,
-            random_weights=options.random_weights,
-        ),
-        engine_options=EngineOptions(
-            kv_bytes=int(options.kv_memory * 2**20), int8_kv=options.int8_kv, lookahead=options.lookahead
-        ),
-        draft=options.draft,
+    remembers = not options.random_weights and keeps_memory(options.model)
+    told = ModelOptions(
+        compression=options.compression,
+        device=options.device,
+        max_seq_len=options.max_seq_len,
+        dtype=options.dtype or ("float32" if remembers else "bfloat16"),
+        random_weights=options.random_weights,
     )
+    engine = EngineOptions(
+        kv_bytes=int(options.kv_memory * 2**20), int8_kv=options.int8_kv, lookahead=options.lookahead
+    )
+    if not remembers:
+        return AutoModel.from_pretrained(options.model, options=told, engine_options=engine, draft=options.draft)
+    for name, given in (("--draft", options.draft), ("--int8-kv", options.int8_kv)):
+        if given:
+            raise UsageError(f"{name}: {options.model} keeps its conversations in a memory; leave it out")
+    return MemoryModel(options.model, told, engine_options=engine)
 
 
-def served(model: LocalModel) -> Served:
-    """The model with its way of writing prompts. Raises UsageError without the extra `serve`."""
+def served(model: LocalModel | MemoryModel, store: SessionStore | None = None) -> Served:
+    """The model with its way of writing prompts; store: where one with a memory keeps its conversations, None: in this
+    process's memory. Raises UsageError without the extra `serve`."""
     try:
+        from riallm.engine.memories import Memories
+        from riallm.engine.memory_model import MemoryModel
+        from riallm.engine.sqlite_sessions import SQLiteSessions
+        from riallm.serve.interactions import InteractionPrompts
         from riallm.serve.prompts import PlainPrompts
         from riallm.serve.related import RelatedPrompts
         from riallm.serve.served import Served
         from riallm.tokenizer.foreign import HybridText
     except ImportError as error:
         raise UsageError(f"this needs more than the core: {error}. Run: pip install 'riallm[models,serve]'") from None
+    if isinstance(model, MemoryModel):
+        return Served(
+            engine=model.engine,
+            tokenizer=model.tokenizer,
+            prompts=InteractionPrompts(model.tokenizer.tokenizer),
+            created=int(time.time()),
+            embeds=False,
+            memories=Memories(model.engine, SQLiteSessions(None) if store is None else store),
+        )
     text = model.tokenizer
     return Served(
         engine=model.engine,

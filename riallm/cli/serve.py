@@ -5,9 +5,16 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from riallm.cli.opened import add_model_options, open_model, served
 from riallm.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from riallm.engine.auto import LocalModel
+    from riallm.engine.memory_model import MemoryModel
+    from riallm.engine.sessions import SessionStore
+    from riallm.serve.served import Served
 
 
 def parser() -> argparse.ArgumentParser:
@@ -21,6 +28,18 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--name", action="append", default=[], help="a name of this machine that clients may use")
     made.add_argument("--origin", action="append", default=[], help="a page's origin that may call from a browser")
     made.add_argument("--drain", type=float, default=30.0, metavar="S", help="seconds to finish in (default: 30)")
+    made.add_argument(
+        "--sessions",
+        type=Path,
+        metavar="FILE",
+        help="keep the memories of conversations in this file; without it they end with the server",
+    )
+    made.add_argument(
+        "--sessions-size", type=float, default=1024, metavar="MIB", help="of all memories (default: 1024)"
+    )
+    made.add_argument(
+        "--sessions-days", type=float, default=30, metavar="D", help="memories unused for longer go (default: 30)"
+    )
     made.add_argument("--quiet", action="store_true", help="no line for each request")
     return made
 
@@ -37,7 +56,10 @@ def main(argv: list[str]) -> int:
     keys = () if options.api_key_file is None else read_keys(options.api_key_file)
     if options.public and not keys:
         raise UsageError("--public without --api-key-file would let anybody use the model; give keys")
+    if not (options.sessions_size > 0 and options.sessions_days > 0):
+        raise UsageError("--sessions-size and --sessions-days are above 0")
     model = open_model(options)
+    opened: Served | None = None
     try:
         limits = ServeOptions(
             keys=keys,
@@ -45,7 +67,8 @@ def main(argv: list[str]) -> int:
             origins=tuple(options.origin),
             log=None if options.quiet else lambda line: sys.stderr.write(line + "\n"),
         )
-        app = create_app({model.name: served(model)}, limits)
+        opened = served(model, _store(options, model))
+        app = create_app({model.name: opened}, limits)
         serve(
             app,
             host=options.host,
@@ -56,4 +79,19 @@ def main(argv: list[str]) -> int:
         )
     finally:
         model.close()
+        if opened is not None and opened.memories is not None:
+            opened.memories.close()
     return 0
+
+
+def _store(options: argparse.Namespace, model: LocalModel | MemoryModel) -> SessionStore | None:
+    """Where memories are kept; None for a model without one. Raises UsageError for a file that nothing goes to."""
+    from riallm.engine.memory_model import MemoryModel
+    from riallm.engine.sqlite_sessions import SQLiteSessions
+
+    if not isinstance(model, MemoryModel):
+        if options.sessions is not None:
+            raise UsageError(f"--sessions: {model.name} keeps no memory of conversations; leave it out")
+        return None
+    size, seconds = int(options.sessions_size * 2**20), options.sessions_days * 86400
+    return SQLiteSessions(options.sessions, max_bytes=size, max_seconds=seconds)

@@ -76,7 +76,7 @@ class AutoModel:
         if options.random_weights:
             found = resident.random(name, kind=kind, dtype=options.dtype)
         else:
-            found = resident.load(_place(str(path_or_name)), kind=kind, dtype=options.dtype)
+            found = resident.load(place_of(str(path_or_name)), kind=kind, dtype=options.dtype)
         small = None
         if draft is not None:
             opened = AutoModel.from_pretrained(draft, replace(options, max_seq_len=None, profiling_mode=False))
@@ -94,7 +94,8 @@ def _same_words(model: LocalModel, small: LocalModel) -> None:
             raise UsageError(f"{small.name} cannot draft for {model.name}: token {index} is another one")
 
 
-def _place(path_or_name: str) -> Path:
+def place_of(path_or_name: str) -> Path:
+    """Where a model lies, by its name or path. Raises UsageError for a name that is not known or has no weights."""
     if Path(path_or_name).exists():
         return Path(path_or_name)
     if (home() / path_or_name).is_dir():
@@ -125,7 +126,7 @@ class LocalModel:
     ) -> None:
         """small: a model of the same tokens, on the same device, that drafts."""
         self.name, self.resident, self.options = name, found, options
-        self.device = _device(options.device)
+        self.device = device_named(options.device)
         sizes = found.model.sizes
         longest = sizes.max_position_embeddings
         if options.max_seq_len is not None and not 0 < options.max_seq_len <= longest:
@@ -217,7 +218,8 @@ class LocalModel:
             self._engine = None
 
 
-def _device(name: str) -> torch.device:
+def device_named(name: str) -> torch.device:
+    """Raises UsageError for one that cannot be used here."""
     try:
         device = torch.device(name)
         torch.empty(1, device=device)

@@ -85,11 +85,21 @@ class Write:
 class MemoryEngine:
     """See `Engine`. Closing it writes what is complete, then frees the thread."""
 
-    def __init__(self, model: RxT, *, name: str, decode: Decode, options: EngineOptions | None = None) -> None:
-        """decode: bytes of tokens. kv_bytes of the options bounds how many conversations are answered at once. Raises
-        UsageError where there is no room for one, and for int8_kv."""
+    def __init__(
+        self,
+        model: RxT,
+        *,
+        name: str,
+        decode: Decode,
+        options: EngineOptions | None = None,
+        context: int | None = None,
+    ) -> None:
+        """decode: bytes of tokens. context: longest query and answer together (None: the model's). kv_bytes of the
+        options bounds how many conversations are answered at once. Raises UsageError where there is no room for one,
+        and for int8_kv."""
         self.name, self.model, self.options = name, model, options or EngineOptions()
-        self.context, self.vocab_size = model.config.max_interaction, model.config.vocab_size
+        self.context = context or model.config.max_interaction
+        self.vocab_size = model.config.vocab_size
         self.max_running = min(self.options.max_running, self.options.kv_bytes // self.conversation_bytes)
         if self.options.int8_kv:
             raise UsageError(f"{name} keeps a memory, which is not kept in 8 bits; leave int8_kv out")

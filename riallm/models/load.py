@@ -9,6 +9,7 @@ import torch
 
 from riallm.checkpoint import folder as folders
 from riallm.checkpoint.folder import Stored
+from riallm.checkpoint.reading import read_json
 from riallm.checkpoint.tensors import Info, packed_as
 from riallm.core.config import from_json, to_json
 from riallm.core.errors import CheckpointError
@@ -31,6 +32,12 @@ def load_ria(folder: Path, *, dtype: torch.dtype = torch.float32) -> RIA:
     model = RIA(from_json(RIAConfig, config, where=f"{folder.name}/config.json"), dtype=dtype)
     folders.fill(model, stored, what=str(folder))
     return model.eval()
+
+
+def keeps_memory(place: Path) -> bool:
+    """Whether a folder of ours holds a model whose conversations are a memory of fixed size."""
+    path = place / folders.CONFIG
+    return path.is_file() and read_json(path).get("model_type") == "rxt"
 
 
 def save_rxt(

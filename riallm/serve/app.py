@@ -13,7 +13,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from riallm import __version__
 from riallm.core.errors import UsageError
-from riallm.serve import listing, responses
+from riallm.serve import conversations, listing, responses
 from riallm.serve.answer import Answers, unless_gone
 from riallm.serve.asking import House, Room
 from riallm.serve.chat import Chat
@@ -28,13 +28,14 @@ from riallm.serve.served import Served, ServeOptions
 from riallm.serve.stream import EventStream
 from riallm.serve.wire import CompletionBody, EmbeddingBody, InfillBody, Wire, read
 from riallm.serve.wire_chat import ChatBody
-from riallm.serve.wire_responses import ResponseBody
+from riallm.serve.wire_responses import ConversationBody, ResponseBody
 
 BODIES: Mapping[str, type[Wire]] = {
     "chat": ChatBody,
     "completions": CompletionBody,
     "embeddings": EmbeddingBody,
     "responses": ResponseBody,
+    "conversations": ConversationBody,
     "infill": InfillBody,
 }
 """endpoint, as `fields.TABLE` calls it -> what its honoured fields are."""
@@ -63,10 +64,11 @@ def create_app(models: Mapping[str, Served], options: ServeOptions) -> FastAPI:
     app.add_middleware(Guard, options=options, metrics=metrics)
     if options.origins:
         app.add_middleware(
-            CORSMiddleware, allow_origins=list(options.origins), allow_methods=["GET", "POST"], allow_headers=["*"]
+            CORSMiddleware, allow_origins=list(options.origins), allow_methods=["GET", "POST", "DELETE"], allow_headers=["*"]
         )
     app.add_exception_handler(HTTPException, _no_route)
     _add_answers(app, house)
+    _add_conversations(app, house)
     _add_listing(app, house, metrics)
     _describe(app)
     return app
@@ -98,6 +100,26 @@ def _add_answers(app: FastAPI, house: House) -> None:
     _post(app, "/v1/responses", respond, ResponseBody, "/responses")
     _post(app, "/v1/embeddings", embed, EmbeddingBody, "/embeddings")
     _post(app, "/infill", infill, InfillBody)
+
+
+def _add_conversations(app: FastAPI, house: House) -> None:
+    async def create(request: Request) -> Response:
+        room, _ = await _enter(request, house, ConversationBody, "conversations")
+        return JSONResponse(await conversations.create(room))
+
+    _post(app, "/v1/conversations", create, ConversationBody, "/conversations")
+    for method, path, call in (
+        ("GET", "/v1/conversations/{id}", conversations.show),
+        ("DELETE", "/v1/conversations/{id}", conversations.forget),
+        ("DELETE", "/v1/responses/{id}", conversations.delete),
+    ):
+
+        async def by_id(request: Request, call: Callable[[House, str], Awaitable[Any]] = call) -> Response:
+            endpoint_of(request)
+            return JSONResponse(await call(house, request.path_params["id"]))
+
+        for name in (path, path.removeprefix("/v1")):
+            app.add_api_route(name, by_id, methods=[method], include_in_schema=name == path)
 
 
 def _add_listing(app: FastAPI, house: House, metrics: Metrics) -> None:

@@ -52,7 +52,7 @@ class Room:
     def max_tokens(self, prompt: Prompt, asked: int | None) -> int:
         """As many as were asked for, and as the context has room for. Raises ApiError when it has none."""
         context = self.served.engine.context
-        room = context - len(prompt.ids)
+        room = context - len(prompt.ids) - (prompt.whole is not None)
         if room < 0 or (room < 1 and asked != 0):
             raise ApiError(
                 400,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from riallm.engine.request import Delta, Finish, Grammar, Request, Token
+from riallm.engine.request import Delta, Finish, Grammar, Interaction, Request, Token
 from riallm.serve import logprobs
 from riallm.serve.answer import Answers, in_thread
 from riallm.serve.asking import Room, agentic, files_of, needs_stream, reason, schema_of, stops_of
@@ -97,8 +97,11 @@ def _held(tools: Tools) -> list[dict[str, Any]]:
 class Chat:
     """One chat request. Messages are as templates read them."""
 
-    def __init__(self, room: Room, body: ChatBody) -> None:
-        """Raises ApiError for what cannot be honoured."""
+    def __init__(
+        self, room: Room, body: ChatBody, *, interaction: Callable[[Prompt], Interaction | None] | None = None
+    ) -> None:
+        """interaction: what a model with a memory does with the prompt; None: all of its history is there. Raises
+        ApiError for what cannot be honoured."""
         agentic(body.agentic_mode, body.tools)
         needs_stream(body.stream, body.stream_options)
         if body.top_logprobs is not None and not body.logprobs:
@@ -106,6 +109,7 @@ class Chat:
         if body.max_tokens is not None and body.max_completion_tokens is not None:
             raise refused("max_tokens", "'max_tokens' and 'max_completion_tokens' are one; give one of them.")
         self.room, self.body = room, body
+        self._interaction = interaction or self._of_history
         self.messages = for_template(body.messages)
         objects = [tool for tool in body.tools or () if isinstance(tool, Tool)]
         self.tools = tools_of(objects, body.tool_choice, body.parallel_tool_calls)
@@ -124,19 +128,30 @@ class Chat:
         prompt: Prompt = served.prompts.chat(self.messages, tools=self.tools.offered, files=files_of(body.files))
         asked = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
         max_tokens = room.max_tokens(prompt, asked)
+        drawn = [room.sampling(body, index=index) for index in range(self.num)]
+        grammars = [grammar_of(room, self.tools, body.response_format) for _ in drawn]
+        # Last, since from then on somebody may wait for what is remembered.
+        interactions = [self._interaction(prompt) for _ in drawn]
         return [
             Request(
                 ids=prompt.ids,
                 meta=prompt.meta,
                 max_tokens=max_tokens,
-                sampling=room.sampling(body, index=index),
+                sampling=drawn[index],
                 ends=served.tokenizer.ends,
                 stop=stops_of(body.stop),
                 logprobs=(body.top_logprobs or 0) if body.logprobs else None,
-                grammar=grammar_of(room, self.tools, body.response_format),
+                grammar=grammars[index],
+                interaction=interactions[index],
             )
             for index in range(self.num)
         ]
+
+    def _of_history(self, prompt: Prompt) -> Interaction | None:
+        memories = self.room.served.memories
+        if memories is None or prompt.whole is None:
+            return None
+        return memories.chat(memories.read(memories.new(), prompt.history), prompt.whole)
 
     async def turns(self) -> AsyncIterator[Turn]:
         """Pieces of all choices, read."""

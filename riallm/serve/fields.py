@@ -135,6 +135,9 @@ RESPONSES: dict[str, Field] = {
     "temperature": CHAT["temperature"],
     "top_p": CHAT["top_p"],
     "text": _yes("format: text, json_object, json_schema; verbosity is passed over"),
+    "store": _yes("of a model with a memory: keep it behind the response; true by default. Others store nothing"),
+    "previous_response_id": _yes("of a model with a memory: go on behind that response, which stays as it is"),
+    "conversation": _yes("of a model with a memory: go on at its head; 409 while another request is answered there"),
     "files": _FILES,
     **_LABELS,
     "include": _mute("there is nothing more to include"),
@@ -143,12 +146,15 @@ RESPONSES: dict[str, Field] = {
     "stream_options": _mute("events are not padded"),
     "top_logprobs": _no("ask /v1/chat/completions for logprobs", 0),
     "truncation": _no("input is never cut", "disabled"),
-    "store": _no("responses are not stored yet; send the whole input, and store false", False),
-    "previous_response_id": _no("responses are not stored yet; send the whole input"),
-    "conversation": _no("conversations are not stored yet; send the whole input"),
     "background": _no("a response is written while its request lasts", False),
     "prompt": _no("there are no stored prompts"),
     "max_tool_calls": _no("tools are called by the client"),
+}
+
+CONVERSATIONS: dict[str, Field] = {
+    "model": CHAT["model"],
+    "metadata": _LABELS["metadata"],
+    "items": _no("it begins with nothing; say it in the first response", []),
 }
 
 INFILL: dict[str, Field] = {
@@ -187,6 +193,7 @@ TABLE: Mapping[str, Mapping[str, Field]] = {
     "completions": COMPLETIONS,
     "embeddings": EMBEDDINGS,
     "responses": RESPONSES,
+    "conversations": CONVERSATIONS,
     "infill": INFILL,
 }
 """endpoint -> field -> what becomes of it."""

@@ -1,4 +1,5 @@
-"""POST /v1/responses: chat in the shape of items and named events, without anything being stored."""
+"""POST /v1/responses: chat in the shape of items and named events. What a model with a memory knows behind a response
+is kept under its id; of other models nothing is."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from riallm.serve.answer import Answers
 from riallm.serve.asking import Room
 from riallm.serve.chat import Chat
 from riallm.serve.errors import ApiError
+from riallm.serve.remembering import Remembering
 from riallm.serve.stream import event
 from riallm.serve.tool_calls import Arguments, Begin, Event
 from riallm.serve.wire_responses import ResponseBody, as_chat, renamed
@@ -23,8 +25,9 @@ class Response:
     def __init__(self, room: Room, body: ResponseBody) -> None:
         """Raises ApiError for what cannot be honoured."""
         self.room, self.body = room, body
+        self._remembering = Remembering(room, body)
         try:
-            self._chat = Chat(room, as_chat(body))
+            self._chat = Chat(room, as_chat(body), interaction=self._remembering.interaction)
         except ApiError as error:
             raise renamed(error) from None
         self.id = f"resp_{secrets.token_hex(16)}"
@@ -41,7 +44,13 @@ class Response:
         try:
             await self._chat.ask()
         except ApiError as error:
+            self._remembering.drop()
             raise renamed(error) from None
+        except BaseException:
+            self._remembering.drop()
+            raise
+        if self._remembering.saying is not None:
+            self.id = self._remembering.saying.id
 
     async def whole(self) -> dict[str, Any]:
         """The answer in one."""
@@ -93,9 +102,7 @@ class Response:
             "model": self.room.name,
             "output": self._items.done,
             "parallel_tool_calls": body.parallel_tool_calls is not False,
-            "previous_response_id": None,
             "reasoning": {"effort": None, "summary": None},
-            "store": False,
             "temperature": 1.0 if body.temperature is None else body.temperature,
             "text": {"format": form.model_dump(by_alias=True, exclude_none=True) if form else {"type": "text"}},
             "tool_choice": choice if isinstance(choice, str) else choice.model_dump(),
@@ -105,6 +112,7 @@ class Response:
             "usage": None if finish is None else self._usage(),
             "user": None,
             "metadata": {},
+            **self._remembering.told,
         }
 
     def _usage(self) -> dict[str, Any]:

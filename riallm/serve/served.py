@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from riallm.core.errors import UsageError
+from riallm.engine.memories import Memories
 from riallm.engine.request import Engine
 from riallm.nn.meta import TokenMeta
 from riallm.tokenizer.text import TextTokenizer
@@ -24,10 +25,16 @@ class File:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
-    """What the model reads; meta says which file each token belongs to, None: there is one."""
+    """What the model reads; meta says which file each token belongs to, None: there is one.
+
+    Of a model with a memory: history has the interactions before this one, as they are written, and whole makes this
+    one of the answer's text; the answer leaves room for its end.
+    """
 
     ids: tuple[int, ...]
     meta: TokenMeta | None = None
+    history: tuple[tuple[int, ...], ...] = ()
+    whole: Callable[[str], Sequence[int]] | None = None
 
 
 class PromptMaker(Protocol):
@@ -57,7 +64,8 @@ class PromptMaker(Protocol):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Served:
     """A model behind its name. created: seconds since 1970. note: a word on it for /v1/models, for instance that it
-    is no chat model. embeds: whether its embeddings are offered."""
+    is no chat model. embeds: whether its embeddings are offered. memories: of a model that keeps conversations in a
+    memory, which the engine must be of."""
 
     engine: Engine
     tokenizer: TextTokenizer
@@ -66,6 +74,7 @@ class Served:
     owner: str = "riallm"
     note: str | None = None
     embeds: bool = True
+    memories: Memories | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -77,6 +77,10 @@ class NamedChoice(Wire):
     name: Name
 
 
+class ConversationRef(Wire):
+    id: Annotated[str, Field(min_length=1)]
+
+
 class ResponseBody(Wire):
     """POST /v1/responses"""
 
@@ -91,7 +95,16 @@ class ResponseBody(Wire):
     temperature: Annotated[FiniteFloat, Field(ge=0, le=2)] | None = None
     top_p: Annotated[FiniteFloat, Field(gt=0, le=1)] | None = None
     text: TextOptions | None = None
+    store: bool | None = None
+    previous_response_id: Annotated[str, Field(min_length=1)] | None = None
+    conversation: Annotated[str, Field(min_length=1)] | ConversationRef | None = None
     files: list[FileText] | None = None
+
+
+class ConversationBody(Wire):
+    """POST /v1/conversations"""
+
+    model: str | None = None
 
 
 class FunctionTool(Function):

@@ -10,9 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from riallm.core.errors import UsageError
+from riallm.tokenizer.foreign import HybridText
 from riallm.tokenizer.hybrid import HybridTokenizer
 from riallm.tokenizer.special import END_OF_TEXT, NUM_HOLES, PAD, Special, TokenClass, hole
 from riallm.tokenizer.vocabulary import Vocabulary
+
+TEMPLATE = "<|begin|><|query|>{{ messages[-1]['content'] }}<|answer|>"
+"""What a model reads of a conversation, as chat templates are written: the last query, since the rest is in its
+memory."""
 
 BEGIN, QUERY, ANSWER, THINK = "<|begin|>", "<|query|>", "<|answer|>", "<|think|>"
 
@@ -73,3 +78,13 @@ def interaction_ids(tokenizer: HybridTokenizer, query: str, answer: str, *, thou
     own = markers(tokenizer)
     reasoning = [] if thought is None else [own.think, *tokenizer.encode(thought)]
     return [*query_ids(tokenizer, query), *reasoning, own.answer, *tokenizer.encode(answer), own.end]
+
+
+class InteractionText(HybridText):
+    """The tokenizer of a model that answers interactions, as whoever serves it needs it. Raises UsageError for one
+    without markers."""
+
+    def __init__(self, tokenizer: HybridTokenizer) -> None:
+        super().__init__(tokenizer)
+        self.ends = (markers(tokenizer).end,)
+        self.chat_template, self.fim = TEMPLATE, None

@@ -1,0 +1,97 @@
+"""Which conversation a response goes on with, and under which id its own memory is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from riallm.core.errors import CheckpointError
+from riallm.engine.memories import Memories, Place, Saying
+from riallm.engine.request import Interaction
+from riallm.engine.sessions import Conflict, UnknownSession
+from riallm.serve.asking import Room
+from riallm.serve.errors import ApiError, refused
+from riallm.serve.served import Prompt
+from riallm.serve.wire_responses import ResponseBody
+
+
+class Remembering:
+    """Of one response. A model without a memory keeps nothing, and nothing can be gone on with."""
+
+    def __init__(self, room: Room, body: ResponseBody) -> None:
+        """Raises ApiError for what cannot be honoured."""
+        self._memories: Memories | None = room.served.memories
+        self._conversation = body.conversation if isinstance(body.conversation, str) else None
+        if body.conversation is not None and not isinstance(body.conversation, str):
+            self._conversation = body.conversation.id
+        self._previous = body.previous_response_id
+        self.saying: Saying | None = None
+        if self._memories is None:
+            for name in ("store", "previous_response_id", "conversation"):
+                if getattr(body, name) not in (None, False):
+                    raise refused(
+                        name,
+                        f"'{name}' is not supported: the model '{room.name}' keeps no conversations; send the whole "
+                        "input, and store false.",
+                    )
+        if self._previous is not None and self._conversation is not None:
+            raise refused(
+                "previous_response_id",
+                "'previous_response_id' and 'conversation' both say where it goes on; give one of them.",
+                code="mutually_exclusive_parameters",
+            )
+        self.stores = self._memories is not None and body.store is not False
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """Of the response's object."""
+        conversation = None if self._conversation is None else {"id": self._conversation}
+        return {"store": self.stores, "previous_response_id": self._previous, "conversation": conversation}
+
+    def interaction(self, prompt: Prompt) -> Interaction | None:
+        """What the engine is told. Raises ApiError: 404 for an id that there is not any more or never was, 409 while
+        somebody else speaks in the conversation."""
+        if self._memories is None:
+            return None
+        with told_to_clients(self._previous, self._conversation):
+            place = self._place(self._memories)
+            try:
+                place = self._memories.read(place, prompt.history)
+            except BaseException:
+                self.drop()
+                raise
+        return Interaction(memory=place.memory, after=None if self.saying is None else self.saying.after)
+
+    def drop(self) -> None:
+        """It is not asked after all."""
+        if self.saying is not None:
+            self.saying.drop()
+
+    def _place(self, memories: Memories) -> Place:
+        if not self.stores:
+            if self._conversation is not None:
+                return memories.at(self._conversation)
+            return memories.new() if self._previous is None else memories.behind(self._previous)
+        if self._conversation is not None:
+            self.saying = memories.respond_in(self._conversation)
+        else:
+            self.saying = memories.respond(self._previous)
+        return self.saying.place
+
+
+@contextmanager
+def told_to_clients(response: str | None, conversation: str | None) -> Iterator[None]:
+    """What the store refuses, in the words of the API."""
+    try:
+        yield
+    except UnknownSession as error:
+        if conversation is not None:
+            message = f"Conversation with id '{conversation[:100]}' not found: {error}."
+            raise ApiError(404, message, param="conversation", code="conversation_not_found") from None
+        message = f"Previous response with id '{(response or '')[:100]}' not found: {error}."
+        raise ApiError(404, message, param="previous_response_id", code="previous_response_not_found") from None
+    except Conflict as error:
+        raise ApiError(409, f"{error}.", param="conversation", code="conversation_locked") from None
+    except CheckpointError as error:
+        raise ApiError(500, f"{error}.", code="store_error") from None
