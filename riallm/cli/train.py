@@ -13,7 +13,6 @@ from riallm.core.files import cache_home
 
 if TYPE_CHECKING:
     from riallm.train.loop import Step
-    from riallm.train.stage import Stage
 
 
 def main(argv: list[str]) -> int:
@@ -28,7 +27,7 @@ def main(argv: list[str]) -> int:
     options = parser.parse_intermixed_args(argv)  # settings may stand before and after the options
     try:
         from riallm.core.config import override
-        from riallm.recipes.table import RECIPES, recipe
+        from riallm.recipes.table import RECIPES, STAGED, recipe
         from riallm.train.stage import run
     except ImportError as error:
         raise UsageError(f"training needs more than the core: {error}. Run: pip install 'riallm[models]'") from None
@@ -36,14 +35,21 @@ def main(argv: list[str]) -> int:
         for name, make in RECIPES.items():
             stage = make()
             sys.stdout.write(f"{name}: {stage.model.hidden_size} wide, {stage.model.num_hidden_layers} layers\n")
+        for name, of_stages in STAGED.items():
+            sizes = of_stages().model
+            names = ", ".join(each.name for each in of_stages().stages)
+            sys.stdout.write(
+                f"{name}: {sizes.hidden_size} wide, {sizes.num_layers} layers; {names}; from data=FOLDER\n"
+            )
         return 0
+    if options.recipe in STAGED:
+        return _staged(options)
     stage = override(recipe(options.recipe), options.override)
     folder = options.out or cache_home() / "runs" / stage.name
     try:
-        found = run(stage, folder, on_step=bar(stage, quiet=options.json or not sys.stderr.isatty()))
+        found = run(stage, folder, on_step=bar(stage.name, stage.train.max_steps, quiet=_quiet(options)))
     except KeyboardInterrupt:
-        sys.stderr.write(f"\nriallm train: stopped and saved; the same command goes on. Folder: {folder}\n")
-        return 130
+        return _stopped(folder)
     draw(folder)
     told = {"recipe": stage.name, "folder": str(folder), "model": str(found.folder), "steps": found.steps}
     told |= {"bits_per_byte": found.bits_per_byte, "num_validation_bytes": found.num_validation_bytes}
@@ -51,7 +57,39 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def bar(stage: Stage, *, quiet: bool) -> Any:
+def _staged(options: argparse.Namespace) -> int:
+    """`main`, for a recipe of several stages."""
+    from riallm.core.config import override
+    from riallm.recipes.table import STAGED
+    from riallm.train.staged import run
+
+    recipe = override(STAGED[options.recipe](), options.override)
+    folder = options.out or cache_home() / "runs" / recipe.name
+    begun: list[str] = []
+
+    def on_stage(name: str, steps: int) -> Any:
+        begun.append(name)
+        return bar(name, steps, quiet=_quiet(options))
+
+    try:
+        found = run(recipe, folder, on_stage=on_stage)
+    except KeyboardInterrupt:
+        return _stopped(folder)
+    told = {"recipe": recipe.name, "folder": str(folder), "model": str(found.folder), "steps": found.steps}
+    sys.stdout.write(json.dumps({**told, "stages": begun}) + "\n")
+    return 0
+
+
+def _quiet(options: argparse.Namespace) -> bool:
+    return options.json or not sys.stderr.isatty()
+
+
+def _stopped(folder: Path) -> int:
+    sys.stderr.write(f"\nriallm train: stopped and saved; the same command goes on. Folder: {folder}\n")
+    return 130
+
+
+def bar(name: str, max_steps: int, *, quiet: bool) -> Any:
     """Hears each step: on a terminal a bar with loss, speed and time that is left, elsewhere a line now and then."""
     seconds = [0.0]
 
@@ -60,7 +98,7 @@ def bar(stage: Stage, *, quiet: bool) -> Any:
         bits = "" if step.bits_per_byte is None else f"{step.bits_per_byte:.3f} bits/byte  "
         left = seconds[0] / max(1e-9, step.elapsed) - seconds[0]
         return (
-            f"step {step.step}  {step.nats:.3f} nats  {bits}"
+            f"step {step.step}  loss {step.nats:.3f}  {bits}"
             f"{step.num_tokens / step.seconds:,.0f} tokens/s  {step.flops_per_second / 1e12:.3f} TFLOP/s  "
             f"{left / 60:.1f} min left"
         )
@@ -69,14 +107,14 @@ def bar(stage: Stage, *, quiet: bool) -> Any:
 
         def tell(step: Step) -> None:
             text = line(step)
-            if step.step % max(1, stage.train.max_steps // 20) == 0 or step.elapsed >= 1.0:
+            if step.step % max(1, max_steps // 20) == 0 or step.elapsed >= 1.0:
                 sys.stderr.write(text + "\n")
 
         return tell
     from rich.progress import BarColumn, Progress, TextColumn
 
     progress = Progress(TextColumn("{task.description}"), BarColumn())
-    task = progress.add_task(stage.name, total=1.0)
+    task = progress.add_task(name, total=1.0)
     progress.start()
 
     def show(step: Step) -> None:

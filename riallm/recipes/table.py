@@ -6,8 +6,9 @@ from collections.abc import Callable
 from functools import partial
 
 from riallm.core.errors import UsageError
-from riallm.recipes import ria
+from riallm.recipes import ria, rxt_beta_micro
 from riallm.train.stage import Stage
+from riallm.train.staged import StagedRecipe
 
 TIERS = ("ria-1b", "ria-8b", "ria-64b", "ria-128b")
 RECIPES: dict[str, Callable[[], Stage]] = {
@@ -20,9 +21,12 @@ RECIPES: dict[str, Callable[[], Stage]] = {
     **{f"{tier}_as_written": partial(ria.as_written, tier) for tier in TIERS},
 }
 
+STAGED: dict[str, Callable[[], StagedRecipe]] = {"rxt_beta_micro": rxt_beta_micro.rxt_beta_micro}
+"""Recipes of several stages, over files of the user."""
+
 
 def recipe(name: str) -> Stage:
     """The stage of a name; UsageError lists the known ones."""
     if name not in RECIPES:
-        raise UsageError(f"no recipe '{name}'; there are {', '.join(RECIPES)}")
+        raise UsageError(f"no recipe '{name}'; there are {', '.join((*RECIPES, *STAGED))}")
     return RECIPES[name]()

@@ -45,8 +45,8 @@ class MaskedHead(nn.Module):
 
 
 class JointRxT(RxT):
-    """The model with a head that training needs and nobody ships. mask_token: stands for a token that is hidden from the
-    encoder."""
+    """The model with a head that training needs and nobody ships. mask_token: stands for tokens that are hidden from
+    the encoder."""
 
     def __init__(self, config: RxTConfig, *, mask_token: int, dtype: torch.dtype = torch.float32) -> None:
         super().__init__(config, dtype=dtype)

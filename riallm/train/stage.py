@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -109,7 +109,7 @@ def run(stage: Stage, folder: Path, *, on_step: Callable[[Step], None] = lambda 
         raise UsageError(f"the stage wants the device {stage.device}, but PyTorch sees no GPU here; give device=cpu")
     if stage.start:
         folders.verify(Path(stage.start))
-    _same_stage(stage, folder)
+    same(stage, folder)
     card = Path(stage.start) / "README.md"
     if stage.start and card.exists() and not (folder / BEFORE).exists():
         atomic_write(folder / BEFORE, card.read_bytes())
@@ -154,9 +154,10 @@ def run(stage: Stage, folder: Path, *, on_step: Callable[[Step], None] = lambda 
     return found
 
 
-def _same_stage(stage: Stage, folder: Path) -> None:
+def same(stage: Any, folder: Path, *, apart: Sequence[str] = ("device",)) -> None:
+    """Write down what is run in a folder, all but the settings `apart`; UsageError where it says something else."""
     folder.mkdir(parents=True, exist_ok=True)
-    told = {name: value for name, value in to_json(stage).items() if name != "device"}
+    told = {name: value for name, value in to_json(stage).items() if name not in apart}
     path, text = folder / "stage.json", json.dumps(told, indent=1, sort_keys=True)
     if path.exists() and path.read_text() != text:
         raise UsageError(f"{folder} holds a run of another stage ({path.name}); name another folder by --out")

@@ -1,0 +1,196 @@
+"""Supervised stages one after the other on one model with a memory: a value, and the run that it becomes, from files of
+rows to a model folder."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from riallm.core.errors import UsageError
+from riallm.core.files import atomic_write
+from riallm.data.interaction_rows import Form, Rows
+from riallm.models.episodes import Episodes
+from riallm.models.load import TOKENIZER, save_rxt
+from riallm.models.rxt import RxTConfig
+from riallm.quant.blocks import Bits
+from riallm.tokenizer import saved as tokenizers
+from riallm.tokenizer.hybrid import HybridTokenizer
+from riallm.tokenizer.interaction import markers, with_markers
+from riallm.tokenizer.training import train as train_vocabulary
+from riallm.train import saved
+from riallm.train.episodes import MemoryAware, Overheard
+from riallm.train.interactions import Interactions, TooLong
+from riallm.train.joint import HIDDEN, Joint, JointRxT
+from riallm.train.loop import Run, Step, TrainConfig
+from riallm.train.stage import Dtype, same
+from riallm.train.writing import Blended, Reconstructed
+
+Supervised = MemoryAware | Joint | Blended | Reconstructed | Overheard
+Heard = Callable[[Step], None]
+
+MAX_TOKENIZER_CHARS = 20_000_000
+"""Of text that a vocabulary is learned from."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SupervisedStage:
+    """One stage. files: of rows of the form, in the folder of data. rows: of a batch. epochs: how often every row is
+    seen, which may be less than once; `train.max_steps` bounds the steps that this makes."""
+
+    name: str
+    files: tuple[str, ...]
+    form: Form
+    objective: Supervised
+    rows: int
+    train: TrainConfig
+    epochs: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.files or self.rows < 1 or not self.epochs > 0.0:
+            raise UsageError(
+                f"stage {self.name}: at least one file and one row a batch, epochs above 0; got {self.files}, "
+                f"{self.rows} and {self.epochs}"
+            )
+
+    def num_steps(self, num_items: int) -> int:
+        """Of an epoch of so many rows."""
+        return min(self.train.max_steps, max(1, math.ceil(self.epochs * num_items / self.rows / self.train.accumulate)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StagedRecipe:
+    """data: the folder of the files, and of a tokenizer.json with the markers of interactions; without that one, a
+    vocabulary is learned from the rows of the first stage, which are text. too_long: what becomes of interactions
+    that the model has no room for. bits: what the model is written in (None: bfloat16). Where data lie and what device
+    is used is no part of what a run is."""
+
+    name: str
+    model: RxTConfig
+    stages: tuple[SupervisedStage, ...]
+    data: str = ""
+    too_long: TooLong = "refuse"
+    dtype: Dtype = "bfloat16"
+    device: str = "cpu"
+    bits: Bits | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        names = [stage.name for stage in self.stages]
+        if not names or len(set(names)) < len(names):
+            raise UsageError(f"a recipe has stages with names of their own; got {', '.join(names) or 'none'}")
+
+    def files(self, stage: SupervisedStage) -> list[Path]:
+        """Those of a stage."""
+        return [Path(self.data) / name for name in stage.files]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """folder: the model. steps: of all stages."""
+
+    folder: Path
+    steps: int
+
+
+def run(
+    recipe: StagedRecipe, folder: Path, *, on_stage: Callable[[str, int], Heard] = lambda name, steps: lambda step: None
+) -> Finished:
+    """Train in `folder`, each stage in one of its own, going on from what is there; the model lies in `folder`/model in
+    the end. on_stage: hears name and steps of a stage that begins or goes on, and gives who hears its steps.
+
+    Raises UsageError when files are missing or rows malformed, when the folder holds another recipe, or the machine
+    lacks the device.
+    """
+    if recipe.device != "cpu" and not torch.cuda.is_available():
+        raise UsageError(f"the recipe wants the device {recipe.device}, but PyTorch sees no GPU here; give device=cpu")
+    check_files(recipe)
+    same(recipe, folder, apart=("device", "data"))
+    tokenizer = tokenizer_of(recipe, folder)
+    mask_token = tokenizer.special(HIDDEN)
+    model = JointRxT(recipe.model, mask_token=mask_token, dtype=getattr(torch, recipe.dtype))
+    model.initialise(recipe.seed)  # on the processor, so that every device begins with the same weights
+    model.to(recipe.device)
+    places = [folder / f"{number}-{stage.name}" for number, stage in enumerate(recipe.stages)]
+    begun = [number for number, place in enumerate(places) if saved.latest(place / "saves")]
+    for number in range(max(begun, default=0), len(places)):  # of those before, what comes behind holds the weights
+        _train(recipe, number, model, tokenizer, places[number], on_stage)
+    steps = sum(saved.steps(place / "saves")[-1] for place in places)
+    place = folder / "model"
+    if not place.exists():
+        files = {TOKENIZER: (folder / TOKENIZER).read_bytes()}
+        save_rxt(model.cpu().shipped(), place, bits=recipe.bits, files=files)
+    return Finished(folder=place, steps=steps)
+
+
+def check_files(recipe: StagedRecipe) -> None:
+    """Raises UsageError, which names all that are missing and their forms."""
+    if not recipe.data:
+        wanted = sorted({f"{name} ({stage.form})" for stage in recipe.stages for name in stage.files})
+        raise UsageError(
+            f"{recipe.name} reads files of yours, JSON lines in a folder: {', '.join(wanted)}. Give the folder: "
+            "data=FOLDER; docs/models/rxt.md says what the rows are"
+        )
+    found = {path: stage.form for stage in recipe.stages for path in recipe.files(stage)}
+    missing = [f"{path.name} ({form})" for path, form in found.items() if not path.is_file()]
+    if missing:
+        raise UsageError(
+            f"{recipe.data} lacks {', '.join(missing)}, which {recipe.name} reads; write these files of JSON lines, or "
+            "give another folder: data=FOLDER. docs/models/rxt.md says what the rows are"
+        )
+
+
+def tokenizer_of(recipe: StagedRecipe, folder: Path) -> HybridTokenizer:
+    """That of the run: from the folder of data, or learned once. Raises UsageError for one without markers, or with
+    more tokens than the model has."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path, given = folder / TOKENIZER, Path(recipe.data) / TOKENIZER
+    if not path.exists() and given.is_file():
+        tokenizers.load(given)  # one that is damaged never gets here
+        atomic_write(path, given.read_bytes())
+    if not path.exists():
+        first = recipe.stages[0]
+        if first.form != "text":
+            raise UsageError(f"{recipe.data} has no {TOKENIZER}, and the first stage reads no text to learn one from")
+        rows = Rows(recipe.files(first), "text")
+        every = max(1, math.ceil(sum(rows.sizes) / MAX_TOKENIZER_CHARS))
+        texts = (rows.text(number) for number in range(0, len(rows), every))
+        made = with_markers(train_vocabulary(texts, size=recipe.model.vocab_size))
+        tokenizers.save(HybridTokenizer(made), path)
+    found = tokenizers.load(path)
+    markers(found)
+    if found.vocab_size > recipe.model.vocab_size:
+        raise UsageError(f"the tokenizer has {found.vocab_size} tokens, the model {recipe.model.vocab_size}")
+    return found
+
+
+def _train(
+    recipe: StagedRecipe,
+    number: int,
+    model: JointRxT,
+    tokenizer: HybridTokenizer,
+    folder: Path,
+    on_stage: Callable[[str, int], Heard],
+) -> None:
+    stage = recipe.stages[number]
+    batches = Interactions(
+        Rows(recipe.files(stage), stage.form),
+        tokenizer,
+        batch_rows=stage.rows,
+        num_tokens=recipe.model.max_interaction,
+        too_long=recipe.too_long,
+        seed=100 * recipe.seed + number,
+    )
+    config = replace(stage.train, max_steps=stage.num_steps(batches.num_items))
+    training = Run(model, partial(_on_device, batches, recipe.device), stage.objective, config, folder)
+    if training.elapsed < 1.0:
+        training.on_step = on_stage(stage.name, config.max_steps)
+        training.train()
+
+
+def _on_device(batches: Interactions, device: str, number: int) -> Episodes:
+    return batches(number).to(device)
