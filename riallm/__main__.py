@@ -11,7 +11,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "chat": ("riallm.cli.chat:main", "talk to a model, or ask it once"),
     "serve": ("riallm.cli.serve:main", "models behind OpenAI's API"),
     "route": ("riallm.cli.route:main", "one address before several servers"),
-    "eval": ("riallm.cli.eval:main", "measure: repair, bits per byte, infilling, pass@k"),
+    "eval": ("riallm.cli.eval:main", "measure: repair, bits per byte, infilling, pass@k, memory"),
     "bench": ("riallm.cli.bench:main", "measure speed and the sandbox: the benchmarks that print a card"),
     "audit": ("riallm.cli.audit:main", "show or verify the record of what was run"),
     "sandbox": ("riallm.cli.sandbox:main", "run one command in the sandbox"),

@@ -1,4 +1,5 @@
-"""`riallm eval repair | bpb | infill`: measurements with their uncertainty, rivals side by side on the same items."""
+"""`riallm eval repair | bpb | infill | pass | memory`: measurements with their uncertainty, rivals side by side on the
+same items."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The tasks of `riallm eval` that measure a model by itself: bits per byte, holes filled, programs that pass."""
+"""The tasks of `riallm eval` that measure a model by itself: bits per byte, holes filled, programs that pass, what a
+memory carries."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from riallm.cli import eval_pass
+from riallm.cli import eval_memory, eval_pass
 from riallm.core.errors import UsageError
 
 
@@ -35,6 +36,7 @@ def add(tasks: Any) -> None:
     extract.add_argument("--num", type=int, default=2000, metavar="N", help="prompts (default 2000)")
     extract.add_argument("--seed", type=int, default=0, help="of the draw (default 0)")
     eval_pass.add(tasks)
+    eval_memory.add(tasks)
 
 
 def _doc(task: str) -> str:
@@ -50,6 +52,8 @@ def run(options: argparse.Namespace) -> int:
     libraries, or without data."""
     if options.task == "pass":
         return eval_pass.run(options)
+    if options.task == "memory":
+        return eval_memory.run(options)
     try:
         import torch
 
