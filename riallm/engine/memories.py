@@ -10,7 +10,7 @@ import secrets
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 from riallm.core.errors import ClientError
@@ -123,9 +123,7 @@ class Memories:
         """The next response of a conversation. Raises Conflict while another one is being answered, UnknownSession for
         a conversation that there is not, and as `behind`."""
         with self._lock:
-            last = self._last.get(conversation)
-            if last is not None and not (last.after.running() or last.after.done()):
-                raise Conflict(f"another request is being answered in the conversation {conversation!r}; wait for it")
+            self._check_free(conversation, self._last.get(conversation))
             head, place = self._head(conversation)
             return self._begun(place, head, conversation)
 
@@ -141,9 +139,30 @@ class Memories:
         self.store.put_and_advance(self.engine.new.result(), conversation=id, expected=None)
         return id
 
+    def forget(self, conversation: str) -> None:
+        """As `SessionStore.forget`, once its last update is stored. Raises Conflict while a request is answered."""
+        with self._lock:
+            last = self._last.get(conversation)
+            self._check_free(conversation, last)
+        if last is not None:
+            wait((last.kept,))
+        self.store.forget(conversation)
+
+    def delete(self, id: str) -> None:
+        """As `SessionStore.delete`, once it is stored."""
+        with self._lock:
+            saying = self._pending.get(id)
+        if saying is not None:
+            wait((saying.kept,))
+        self.store.delete(id)
+
     def close(self) -> None:
         """Return when all that is written is stored."""
         self._work.shutdown()
+
+    def _check_free(self, conversation: str, last: Saying | None) -> None:
+        if last is not None and not (last.after.running() or last.after.done()):
+            raise Conflict(f"another request is being answered in the conversation {conversation!r}; wait for it")
 
     def _head(self, conversation: str) -> tuple[str, Place]:
         """The lock is held."""
@@ -193,7 +212,10 @@ class Memories:
                     state, conversation=saying.conversation, expected=saying.parent, id=saying.id
                 )
                 return
-            except Conflict as error:  # another process moved it; the answer was given, so it stays, as a fork
+            except Conflict as error:
+                if self.store.head(saying.conversation) is None:
+                    raise UnknownSession(f"the conversation {saying.conversation!r} was forgotten") from None
+                # Another process moved it; the answer was given, so it stays, as a fork.
                 log.warning("%s is kept beside its conversation: %s", saying.id, error)
         try:
             self.store.put(state, parent=saying.parent, id=saying.id)

@@ -28,12 +28,13 @@ async def show(house: House, id: str) -> dict[str, Any]:
 
 
 async def forget(house: House, id: str) -> dict[str, Any]:
-    """DELETE /v1/conversations/{id}, with all memories that lead to its head and to no other. Raises ApiError 404."""
+    """DELETE /v1/conversations/{id}, with all memories that lead to its head and to no other. Raises ApiError 404, and
+    409 while a request is answered in it."""
 
     def work() -> None:
         memories = _found(house, id)
         with told_to_clients(None, id):
-            memories.store.forget(id)
+            memories.forget(id)
 
     await in_thread(work)
     return {"id": id, "object": "conversation.deleted", "deleted": True}
@@ -46,7 +47,7 @@ async def delete(house: House, id: str) -> dict[str, Any]:
         error: UnknownSession | None = None
         for memories in _all(house):
             try:
-                memories.store.delete(id)
+                memories.delete(id)
                 return
             except UnknownSession as unknown:
                 error = unknown

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import pytest
@@ -194,6 +195,35 @@ def test_a_head_that_somebody_else_moved_is_left(opened: Open, tmp_path: Path) -
         assert store.head(name) == first.id
         assert store.get(mine.id).state.version == 1
         assert memories.respond_in(name).parent == first.id
+
+
+def test_what_is_forgotten_stays_forgotten(model: Watched, opened: Open, tmp_path: Path) -> None:
+    path = tmp_path / "sessions.sqlite"
+    with closing(SQLiteSessions(path)) as store, closing(SQLiteSessions(path)) as other:
+        memories = opened(store)
+        name = memories.begin()
+        saying = memories.respond_in(name)
+        with pytest.raises(Conflict, match="is being answered"):
+            memories.forget(name)
+        model.gate.clear()
+        say(memories, Interaction(memory=saying.place.memory, after=saying.after))
+        Timer(0.1, model.gate.set).start()
+        memories.forget(name)  # waits for the update, and takes it along
+        alone = memories.respond()
+        model.gate.clear()
+        say(memories, Interaction(memory=alone.place.memory, after=alone.after))
+        Timer(0.1, model.gate.set).start()
+        memories.delete(alone.id)
+        for id in (saying.id, alone.id):
+            with pytest.raises(UnknownSession):
+                store.get(id)
+        elsewhere = memories.begin()
+        late = memories.respond_in(elsewhere)
+        other.forget(elsewhere)
+        with pytest.raises(UnknownSession, match="was forgotten"):
+            respond(memories, late)
+        with pytest.raises(UnknownSession):
+            store.get(late.id)
 
 
 def test_a_parent_that_was_deleted_takes_nothing_along(opened: Open) -> None:
