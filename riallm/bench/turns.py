@@ -12,12 +12,13 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from riallm.bench.card import Card, Figure, emit
 from riallm.bench.peak import check_peak, peak, peak_from_now
 from riallm.bench.progress import progress_bar
+from riallm.bench.stateless import Turn, peer_config, peer_process
 from riallm.core.errors import RiallmError, UsageError
 from riallm.eval.stats import Estimate, bootstrap
 
@@ -25,25 +26,8 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.utils.flop_counter import FlopCounterMode
 
-    from riallm.models.llama import Llama, LlamaConfig
-    from riallm.models.rxt import RxT, RxTConfig
+    from riallm.models.rxt import RxT
     from riallm.nn.memory_state import MemoryState
-
-INNER = 2200
-"""Inner size of the stateless model's networks, with which it has RxT's active parameters within 0.1 %."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Turn:
-    """Seconds to the first token, of the rest of the answer and of the memory's update; FLOPs of all three, None
-    where nobody counted; bytes that the conversation keeps behind the turn, and the process's peak within it."""
-
-    first: float
-    rest: float
-    update: float
-    flops: float | None
-    kept: int
-    peak: int
 
 
 class Reactive:
@@ -100,81 +84,27 @@ def counter() -> FlopCounterMode:
     return FlopCounterMode(display=False, custom_mapping={fused: attention})
 
 
-class Stateless:
-    """A decoder over the whole conversation, in pages. cached: the earlier turns' keys and values are at hand."""
+def slope(costs: Sequence[Sequence[float]], begins: Sequence[int]) -> Estimate:
+    """The change a turn, as a share of the mean, of conversations that began at different steps: turns of the same step
+    are compared with each other, so that a machine that gets slower or faster makes no slope. Interval by bootstrap
+    over steps. First turns are left out."""
+    mean = statistics.fmean(cost for each in costs for cost in each[1:])
+    steps: dict[int, list[tuple[int, float]]] = {}
+    for begin, each in zip(begins, costs, strict=True):
+        for turn, cost in enumerate(each[1:], start=1):
+            steps.setdefault(begin + turn, []).append((turn, cost / mean))
+    compared = []
+    for found in steps.values():
+        middle = [statistics.fmean(values) for values in zip(*found, strict=True)]
+        turns = [turn - middle[0] for turn, _ in found]
+        rises = [cost - middle[1] for _, cost in found]
+        if len(found) > 1:
+            compared.append((sum(t * c for t, c in zip(turns, rises, strict=True)), sum(t * t for t in turns)))
 
-    def __init__(self, model: Llama, draw: Callable[[int], Tensor], *, num_tokens: int, cached: bool) -> None:
-        from riallm.nn.paged import PAGE, PageStore
+    def fitted(pairs: Sequence[tuple[float, float]]) -> float:
+        return sum(rise for rise, _ in pairs) / sum(square for _, square in pairs)
 
-        self.model, self.draw, self.cached = model, draw, cached
-        sizes = model.sizes
-        self.store = PageStore(
-            num_pages=-(-num_tokens // PAGE),
-            num_layers=sizes.num_hidden_layers,
-            num_kv_heads=sizes.num_key_value_heads,
-            head_dim=sizes.head_dim,
-            dtype=model.dtype,
-        )
-        self.history = self.draw(0)
-
-    def turn(self, query: int, answer: int) -> Turn:
-        """One turn, measured; FLOPs by the model's own count."""
-        import torch
-
-        before = self.history.shape[1]
-        tokens = torch.cat((self.history, self.draw(query)), dim=1)
-        peak_from_now()
-        began = time.perf_counter()
-        said = [self._step(tokens[:, before:] if self.cached else tokens, before if self.cached else 0)]
-        first = time.perf_counter()
-        for at in range(answer - 1):
-            said.append(self._step(said[-1], tokens.shape[1] + at))
-        rest = time.perf_counter()
-        highest = peak()
-        self.history = torch.cat((tokens, *said), dim=1)
-        total = self.history.shape[1]
-        return Turn(
-            first=first - began,
-            rest=rest - first,
-            update=0.0,
-            flops=self.flops(before if self.cached else 0, total - 1),
-            kept=total * sum(spec.bytes_per_token for spec in self.model.state_specs()),
-            peak=highest * 1024,
-        )
-
-    def skip(self, num: int) -> None:
-        """Pretend that so many tokens were read, for turns whose cost is not measured."""
-        self.history = self.draw(num)
-
-    def flops(self, first: int, last: int) -> float:
-        """FLOPs of tokens `first` to `last` of the conversation, each looking at all before it and itself."""
-        costs = self.model.costs()
-        pairs = (last * (last + 1) - first * (first + 1)) // 2
-        return (last - first) * costs.flops_per_token + pairs * costs.attention_flops_per_token_pair
-
-    def _step(self, tokens: Tensor, before: int) -> Tensor:
-        import torch
-
-        from riallm.nn.paged import PAGE, PagedState, Table, row_of
-
-        total = before + tokens.shape[1]
-        pages = tuple(range(-(-total // PAGE)))
-        table = Table(pages=pages, num_tokens=before, relations=torch.ones(1, 1, dtype=torch.int64))
-        state = PagedState(store=self.store, tables=(table,))
-        out = self.model(tokens, row_of([table], [[0] * tokens.shape[1]]), state)
-        return self.model.logits(out.hidden[:, -1:]).argmax(dim=-1)
-
-
-def slope(values: Sequence[float]) -> Estimate:
-    """Least-squares change a turn, as a share of the mean, with a bootstrap interval over turns."""
-
-    def fitted(pairs: Sequence[tuple[int, float]]) -> float:
-        turns, costs = [turn for turn, _ in pairs], [cost for _, cost in pairs]
-        if len(set(turns)) < 2:
-            return 0.0
-        return statistics.linear_regression(turns, costs).slope / statistics.fmean(costs)
-
-    return bootstrap(list(enumerate(values)), fitted, seed=0)
+    return bootstrap(compared, fitted, seed=0)
 
 
 def crossing(turns: Sequence[int], ours: float, theirs: Sequence[float]) -> float | None:
@@ -196,12 +126,17 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--query", type=int, default=64, help="tokens of a query (default 64)")
     parser.add_argument("--answer", type=int, default=32, help="tokens of an answer (default 32)")
     parser.add_argument("--layers", type=int, default=14, help="a shallower model, for a trial (default 14)")
+    parser.add_argument(
+        "--conversations", type=int, default=4, help="that begin one after another, for slopes (default 4)"
+    )
     options = parser.parse_args(argv)
     try:
         check_peak()
         if options.turns < 3 or options.query < 1 or options.answer < 2 or options.layers < 1:
             raise UsageError("--turns is from 3 on, --query from 1, --answer from 2, --layers from 1")
-        figures = measure(options.turns, options.query, options.answer, options.layers)
+        if not 2 <= options.conversations <= options.turns:
+            raise UsageError("--conversations is from 2 on, and not more than --turns")
+        figures = measure(options.turns, options.query, options.answer, options.layers, options.conversations)
     except RiallmError as error:
         sys.stderr.write(f"turns: {error}\n")
         return error.exit_code
@@ -209,67 +144,62 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def shapes(layers: int) -> tuple[RxTConfig, LlamaConfig]:
-    """RxT-Beta-Micro and its stateless peer."""
-    from riallm.models.llama import LlamaConfig
-    from riallm.models.zoo import RXT_BETA_MICRO
-
-    shape = replace(RXT_BETA_MICRO, num_layers=layers)
-    peer = LlamaConfig(
-        vocab_size=shape.vocab_size,
-        hidden_size=shape.hidden_size,
-        intermediate_size=INNER,
-        num_hidden_layers=layers,
-        num_attention_heads=shape.decoder_heads,
-        num_key_value_heads=shape.decoder_kv_heads,
-        head_dim=shape.head_dim,
-        max_position_embeddings=1 << 20,
-    )
-    return shape, peer
-
-
-def measure(num: int, query: int, answer: int, layers: int) -> dict[str, Figure]:
+def measure(num: int, query: int, answer: int, layers: int, conversations: int) -> dict[str, Figure]:
     """All figures. At powers of two RxT's FLOPs are counted, and re-reading is measured with the history so far."""
     import torch
 
-    from riallm.models.llama import Llama
     from riallm.models.rxt import RxT
+    from riallm.models.zoo import RXT_BETA_MICRO
 
     generator = torch.Generator().manual_seed(0)
-    shape, peer = shapes(layers)
-    reactive, stateless = RxT(shape).eval(), Llama(peer).eval()
-    reactive.initialise(0)
+    shape = replace(RXT_BETA_MICRO, num_layers=layers)
+    model = RxT(shape).eval()
+    model.initialise(0)
 
     def draw(tokens: int) -> Tensor:
-        return torch.randint(0, reactive.config.vocab_size, (1, tokens), generator=generator)
+        return torch.randint(0, shape.vocab_size, (1, tokens), generator=generator)
 
     each, chosen = query + answer, [turn for turn in (2**k for k in range(20)) if turn <= num]
-    with torch.inference_mode(), progress_bar("turns", 2 * num + len(chosen)) as done:
-        ours, cached, anew = [], [], []
-        conversation = Reactive(reactive, draw)
-        kept = Stateless(stateless, draw, num_tokens=num * each, cached=True)
-        for turn in range(num):  # side by side, so that a busy moment of the machine meets both
-            ours.append(conversation.turn(query, answer, count=turn + 1 in chosen))
-            cached.append(kept.turn(query, answer))
-            done(2 * turn + 2)
-        reader = Stateless(stateless, draw, num_tokens=num * each, cached=False)
+    begins = [number * num // conversations for number in range(conversations)]
+    steps = num + begins[-1]
+    threads = torch.get_num_threads()
+    with (
+        torch.inference_mode(),
+        peer_process(peer_config(shape), num_tokens=num * each, num_threads=threads) as peer,
+        progress_bar("turns", steps + len(chosen)) as done,
+    ):
+        talking = [Reactive(model, draw) for _ in begins]
+        ours: list[list[Turn]] = [[] for _ in begins]
+        cached, anew = [], []
+        for step in range(steps):  # side by side, so that a busy moment of the machine meets all of them
+            for begin, conversation, turns in zip(begins, talking, ours, strict=True):
+                if 0 <= step - begin < num:
+                    counted = begin == 0 and step + 1 in chosen
+                    turns.append(conversation.turn(query, answer, count=counted))
+            if step < num:
+                cached.append(peer.turn(query, answer))
+            done(step + 1)
         for number, turn in enumerate(chosen):
-            reader.skip((turn - 1) * each)
-            anew.append(reader.turn(query, answer))
-            done(2 * num + number + 1)
-    return told(ours, cached, anew, chosen) | {"query": query, "answer": answer, "threads": torch.get_num_threads()}
+            anew.append(peer.turn_anew((turn - 1) * each, query, answer))
+            done(steps + number + 1)
+    figures = told(ours, begins, cached, anew, chosen)
+    return figures | {"query": query, "answer": answer, "conversations": conversations, "threads": threads}
 
 
 def told(
-    ours: Sequence[Turn], cached: Sequence[Turn], anew: Sequence[Turn], chosen: Sequence[int]
+    conversations: Sequence[Sequence[Turn]],
+    begins: Sequence[int],
+    cached: Sequence[Turn],
+    anew: Sequence[Turn],
+    chosen: Sequence[int],
 ) -> dict[str, Figure]:
     """The figures of all turns. The first turn warms up and counts nowhere."""
-    later = ours[1:]
+    ours = conversations[0]
+    later = [turn for turns in conversations for turn in turns[1:]]
     figures: dict[str, Figure] = {"turns": len(ours)}
     for name in ("first", "rest", "update"):
-        values = [getattr(turn, name) for turn in later]
-        figures[f"{name}_milliseconds"] = 1000 * statistics.median(values)
-        change = slope(values)
+        figures[f"{name}_milliseconds"] = 1000 * statistics.median(getattr(turn, name) for turn in later)
+        change = slope([[getattr(turn, name) for turn in turns] for turns in conversations], begins)
         figures[f"{name}_slope_percent_a_turn"] = 100 * change.value
         figures[f"{name}_slope_low"], figures[f"{name}_slope_high"] = 100 * change.low, 100 * change.high
     for name in ("flops", "kept", "peak"):

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
 from riallm.bench import turns
+from riallm.bench.stateless import Stateless, peer_config
 from riallm.models.llama import Llama
 from riallm.models.rxt import RxT
+from riallm.models.zoo import RXT_BETA_MICRO
 from riallm.nn import page_attention
 from riallm.nn.meta import TokenMeta
 
@@ -17,7 +20,7 @@ from riallm.nn.meta import TokenMeta
 def test_a_short_conversation_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
     if not page_attention.available():
         pytest.skip("there is no C++ compiler here")
-    assert turns.main(["--turns", "4", "--query", "5", "--answer", "3", "--layers", "1"]) == 0
+    assert turns.main(["--turns", "4", "--query", "5", "--answer", "3", "--layers", "1", "--conversations", "2"]) == 0
     card = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert card["turns"] == 4
     assert card["flops_spread_percent"] == 0.0
@@ -27,16 +30,18 @@ def test_a_short_conversation_is_measured(capsys: pytest.CaptureFixture[str]) ->
     assert all(card[f"turn_{turn}_first_milliseconds_anew"] > 0 for turn in (1, 2, 4))
 
 
-@pytest.mark.parametrize("wrong", [["--turns", "2"], ["--query", "0"], ["--answer", "1"], ["--layers", "0"]])
+@pytest.mark.parametrize(
+    "wrong", [["--turns", "2"], ["--query", "0"], ["--answer", "1"], ["--layers", "0"], ["--conversations", "1"]]
+)
 def test_what_cannot_be_measured_is_refused(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert turns.main(wrong) == 2
     assert "turns: " in capsys.readouterr().err
 
 
 def test_the_peer_has_as_many_active_parameters() -> None:
-    shape, peer = turns.shapes(14)
+    peer = peer_config(RXT_BETA_MICRO)
     with torch.device("meta"):
-        reactive, stateless = RxT(shape), Llama(peer)
+        reactive, stateless = RxT(RXT_BETA_MICRO), Llama(peer)
     experts = sum(p.numel() for name, p in reactive.named_parameters() if "experts" in name)
     decoder = sum(p.numel() for name, p in reactive.named_parameters() if name.startswith(("embed", "layers", "lm_")))
     active = decoder - experts * 38 // 42
@@ -44,8 +49,8 @@ def test_the_peer_has_as_many_active_parameters() -> None:
 
 
 def test_flops_of_the_stateless_model_are_what_pytorch_counts() -> None:
-    model = Llama(turns.shapes(1)[1])
-    peer = turns.Stateless(model, lambda num: torch.zeros((1, num), dtype=torch.int64), num_tokens=64, cached=True)
+    model = Llama(peer_config(replace(RXT_BETA_MICRO, num_layers=1)))
+    peer = Stateless(model, lambda num: torch.zeros((1, num), dtype=torch.int64), num_tokens=64, cached=True)
     tokens = torch.zeros((1, 40), dtype=torch.int64)
     with torch.inference_mode(), turns.counter() as counted:
         model.logits(model(tokens, TokenMeta.plain(1, 40)).hidden)
@@ -56,9 +61,13 @@ def test_flops_of_the_stateless_model_are_what_pytorch_counts() -> None:
 
 
 def test_slopes_and_crossings() -> None:
-    flat = turns.slope([5.0, 5.1, 4.9, 5.0, 5.1, 4.9, 5.0, 5.0])
+    drifting = [
+        [5.0 + 0.5 * (begin + turn) + noise for turn, noise in enumerate((0.0, 0.1, -0.1, 0.1))] for begin in (0, 2)
+    ]
+    flat = turns.slope(drifting, [0, 2])
     assert flat.low <= 0 <= flat.high
-    assert turns.slope([1.0, 2.0, 3.0, 4.0, 5.0]).low > 0
+    rising = [[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]] * 2
+    assert turns.slope(rising, [0, 2]).low == turns.slope(rising, [0, 2]).high == pytest.approx(1 / 4)
     assert turns.crossing([2, 4, 8], 3.0, [1.0, 2.0, 4.0]) == 6.0
     assert turns.crossing([2, 4, 8], 0.5, [1.0, 2.0, 4.0]) == 2.0
     assert turns.crossing([2, 4, 8], 9.0, [1.0, 2.0, 4.0]) is None
