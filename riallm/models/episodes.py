@@ -110,23 +110,21 @@ def decoded(
     return out.hidden.view(rows, num, length, -1), out.routing
 
 
-def overheard(
-    model: RxT, tokens: Tensor, mask: Tensor, *, first: int | None = None
-) -> tuple[Tensor, tuple[Routing, ...]]:
-    """hidden (B, N, T, D) of a decoder that has, in the memory's place, what the encoder makes of all tokens of the
-    interactions before, or of the `first` ones of these: what a memory with room for everything would hold."""
+def overheard(model: RxT, tokens: Tensor, mask: Tensor) -> tuple[Tensor, tuple[Routing, ...]]:
+    """hidden (B, N, T, D) of a decoder that has, in the memory's place, the slots of a new conversation and what the
+    encoder makes of all tokens of the interactions before: what a memory with room for everything would hold. Without
+    those slots, what is found in one fact alone could not be told from what is not found."""
     rows, num, length = tokens.shape
     encoded = model.encode(tokens.flatten(0, 1), mask.flatten(0, 1))
     encoded = encoded.view(len(encoded), rows, num * length, -1)
-    reading = model.reading(replace(model.start(rows), slots=encoded))
+    start = model.start(rows)
+    reading = model.reading(replace(start, slots=torch.cat((start.slots, encoded), dim=2)))
     order = torch.arange(num, device=tokens.device).repeat_interleave(length)
     before = torch.arange(num, device=tokens.device)[:, None] > order
-    if first is not None:
-        before = before & (order < first)
     heard = (before & mask.flatten(1)[:, None]).flatten(0, 1)
+    heard = torch.cat((heard.new_ones(len(heard), model.config.num_slots), heard), dim=1)
     layers = [at and KeysValues(*(each.repeat_interleave(num, dim=0) for each in at)) for at in reading.layers]
-    memory = model.start(rows * num)
-    state = model.open_turn(memory, Reading(layers=tuple(layers), mask=heard), keep=False)
+    state = model.open_turn(model.start(rows * num), Reading(layers=tuple(layers), mask=heard), keep=False)
     out = model(tokens.flatten(0, 1), TokenMeta.padded(mask.flatten(0, 1)), state)
     return out.hidden.view(rows, num, length, -1), out.routing
 

@@ -190,9 +190,9 @@ class RxT(Model):
             if name.startswith(("embed_tokens", "start_slots")) or name.endswith(("identity", "names")):
                 scale = 1.0
             parameter.normal_(0.0, 1.0, generator=draw).mul_(scale)
-        for module in self.modules():
-            if isinstance(module, CrossAttention | Attention):
-                align(module)
+        for layer in (*self.memory_attention.modules(), *(each.read_attn for each in self.layers)):
+            if isinstance(layer, CrossAttention):  # attention among tokens would only find each token itself
+                align(layer, draw)
         self.lm_head.weight.copy_(self.embed_tokens.weight * self.config.hidden_size**-0.5)
 
     # The memory

@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from riallm.core.errors import UsageError
-from riallm.nn.attention_layer import Attention
 from riallm.nn.linear import Linear
 from riallm.nn.rope import rotate
 
@@ -88,11 +87,13 @@ def look(q: Tensor, at: KeysValues, mask: Tensor | None = None) -> Tensor:
 
 
 @torch.no_grad()
-def align(attention: CrossAttention | Attention) -> None:
-    """Have an attention begin as a look-up: keys by the map of the queries, the output by that of the values turned
-    round, so that what is alike finds each other, and what is found comes back as it was, as far as the heads carry
-    it."""
+def align(attention: CrossAttention, draw: torch.Generator) -> None:
+    """Have an attention begin as a look-up: queries and values are drawn so that they keep lengths and angles, keys are
+    mapped as the queries are, and the output as the values are, turned round. So what is alike finds each other, and
+    what is found comes back as it was, as far as the heads carry it."""
     q, k, v = (each.weight for each in (attention.q_proj, attention.k_proj, attention.v_proj))
+    for each in (q, v):
+        nn.init.orthogonal_(each, generator=draw)
     shared = len(k) // attention.head_dim
     groups = len(q) // len(k)
     k.copy_(q.view(shared, groups, attention.head_dim, -1)[:, 0].flatten(0, 1))

@@ -118,10 +118,10 @@ def full(seed: int = 0) -> Trial:
     return Trial(
         model=model(vocab=task.vocab_size),
         task=task,
-        joint=400,
-        steps=3200,
-        joint_phases=phases((0.0, 4, 1, 0.4)),
-        phases=phases((0.0, 4, 1, 0.4), (0.12, 5, 2, 0.4), (0.26, 6, 3, 0.4), (0.36, 8, 5, 0.3), (0.5, 12, 8, 0.15)),
+        joint=1000,
+        steps=2400,
+        joint_phases=phases((0.0, 8, 4, 0.4)),
+        phases=phases((0.0, 4, 1, 0.4), (0.05, 6, 2, 0.4), (0.15, 8, 4, 0.3), (0.4, 12, 8, 0.1)),
         seed=seed,
     )
 
@@ -134,8 +134,8 @@ def smoke(seed: int = 0) -> Trial:
         task=task,
         joint=500,
         steps=1000,
-        joint_phases=phases((0.0, 4, 1, 0.4)),
-        phases=phases((0.0, 4, 1, 0.4), (0.3, 6, 2, 0.4), (0.6, 6, 4, 0.2)),
+        joint_phases=phases((0.0, 6, 3, 0.4)),
+        phases=phases((0.0, 4, 1, 0.4), (0.1, 6, 2, 0.4), (0.4, 6, 4, 0.2)),
         lr=0.002,
         seed=seed,
     )
@@ -210,7 +210,7 @@ def train(trial: Trial, folder: Path, on_step: Callable[[Step], None]) -> tuple[
     second = settings(trial.steps, Schedule(kind="cosine", warmup=0.02, final=0.05))
     objectives: Sequence[Objective[Episodes]] = (FullHistory(), FullHistory())
     if not trial.history:
-        objectives = (Overheard(first=trial.joint_phases[-1].max_live), MemoryAware(window=trial.window))
+        objectives = (Overheard(), MemoryAware(window=trial.window))
     seconds = 0.0
     for stage, (config, phases, objective) in enumerate(
         zip((first, second), (trial.joint_phases, trial.phases), objectives, strict=True)

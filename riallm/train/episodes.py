@@ -44,17 +44,15 @@ class MemoryAware:
 class Overheard:
     """Joint training of encoder and decoder on conversations: the decoder has what the encoder makes of the earlier
     interactions in the memory's place, as the document's joint stage installs the encoder's output there. It learns to
-    find things by what they are about before anything has to fit into slots. first: interactions from the beginning
-    that it hears at most; None, all before its own."""
+    find things by what they are about before anything has to fit into slots."""
 
-    first: int | None = None
     balance: float = 0.01
     z: float = 0.001
 
     def __call__(self, model: Model, batch: Episodes) -> Loss:
         """The sum over answer tokens, in nats."""
         assert isinstance(model, RxT), "for models with a memory"
-        hidden, routings = overheard(model, batch.tokens, batch.mask, first=self.first)
+        hidden, routings = overheard(model, batch.tokens, batch.mask)
         return answered(model, hidden, routings, batch, balance=self.balance, z=self.z)
 
 

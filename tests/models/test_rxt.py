@@ -285,7 +285,7 @@ def test_attention_begins_as_a_look_up() -> None:
     with torch.no_grad():
         for parameter in attention.parameters():
             parameter.normal_(generator=draw).mul_(64**-0.5)
-        align(attention)
+        align(attention, draw)
         things = torch.randn((1, 12, 64), generator=draw)
         found = attention(3 * things, things)
         alike = torch.nn.functional.cosine_similarity(found[0, :, None], things[0, None], dim=-1)

@@ -13,7 +13,6 @@ from riallm.data.tell_ask import TellAskConfig
 from riallm.eval.probes.recall import batch
 from riallm.models.episodes import overheard
 from riallm.models.rxt import RxT
-from riallm.nn.memory_state import Reading
 from riallm.nn.meta import TokenMeta
 from riallm.recipes.tell_ask import TESTED, model, smoke, source
 from riallm.train.episodes import FullHistory, MemoryAware
@@ -93,25 +92,20 @@ def test_a_window_cuts_gradients_and_not_the_loss(rxt: RxT) -> None:
     assert not torch.allclose(gradient(rxt, whole), gradient(rxt, cut), atol=1e-4)
 
 
-@pytest.mark.parametrize("first", [None, 2])
-def test_the_joint_stage_hears_all_that_came_before_and_nothing_else(rxt: RxT, first: int | None) -> None:
-    """Interaction by interaction, with the encoder's output of the earlier ones in the memory's place."""
+def test_the_joint_stage_hears_all_that_came_before_and_nothing_else(rxt: RxT) -> None:
+    """Interaction by interaction, with the encoder's output of the earlier ones behind the slots of the start."""
     data = batch(TASK, 0, 4)[1]
-    hidden, _ = overheard(rxt, data.tokens, data.mask, first=first)
+    hidden, _ = overheard(rxt, data.tokens, data.mask)
     for row, (tokens, mask) in enumerate(zip(data.tokens, data.mask, strict=True)):
-        heard: list[Tensor] = []
+        start = rxt.start()
+        heard = [start.slots]
         for at, (ids, real) in enumerate(zip(tokens, mask, strict=True)):
             own = ids[real][None]
             if not own.shape[1]:
                 continue
-            start = rxt.start()
-            reading = Reading(layers=(None,) * rxt.config.num_layers)
-            if heard:
-                reading = rxt.reading(replace(start, slots=torch.cat(heard[:first], dim=2)))
-            state = rxt.open_turn(start, reading, keep=False)
-            alone = rxt(own, TokenMeta.plain(*own.shape), state).hidden[0]
-            if heard:  # the first one looks at nothing here, and at none of what is masked there: a bias apart
-                assert torch.allclose(hidden[row, at, real], alone, atol=1e-4)
+            reading = rxt.reading(replace(start, slots=torch.cat(heard, dim=2)))
+            alone = rxt(own, TokenMeta.plain(*own.shape), rxt.open_turn(start, reading, keep=False)).hidden[0]
+            assert torch.allclose(hidden[row, at, real], alone, atol=1e-4)
             heard.append(rxt.encode(own, torch.ones_like(own, dtype=torch.bool)))
 
 
