@@ -280,7 +280,7 @@ def test_slots_compete_for_what_is_new() -> None:
 
 def test_attention_begins_as_a_look_up() -> None:
     """What is written of one token is found by it, and by nothing else as well."""
-    attention = CrossAttention(hidden_size=64, num_heads=4, num_kv_heads=2, head_dim=16)
+    attention = CrossAttention(hidden_size=64, num_heads=4, num_kv_heads=4, head_dim=16)
     draw = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in attention.parameters():
