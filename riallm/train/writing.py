@@ -6,6 +6,7 @@ Letters: L layers, B conversations, N interactions, T tokens, S slots, D hidden.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +17,8 @@ from riallm.core.errors import UsageError
 from riallm.models.base import Model
 from riallm.models.episodes import Episodes, decoded, written
 from riallm.models.rxt import RxT
+from riallm.nn.memory_state import MemoryState
+from riallm.nn.moe import Routing
 from riallm.train.episodes import evenness
 from riallm.train.objective import Loss
 
@@ -96,12 +99,20 @@ class Reconstructed:
         assert isinstance(model, RxT), "for models with a memory"
         start = model.start(len(batch.tokens), seed=batch.seed)
         memories = written(model, batch.tokens, batch.mask, window=self.window, start=start)
-        num = batch.tokens.shape[1]
-        seen = [memories[min(at + 1 + self.delay, num)] for at in range(num)]
-        hidden, routings = decoded(model, batch.tokens, batch.mask, seen)
-        said = batch.mask.clone()
-        said[..., 0] = False
-        logits = model.logits(hidden[said.roll(-1, dims=-1)])
-        mean = F.cross_entropy(logits, batch.tokens[said], reduction="sum") / said.sum().clamp(min=1)
+        mean, routings = again(model, batch, memories, delay=self.delay)
         terms = {"again": batch.num_units * mean, **evenness(routings, batch.num_units, balance=self.balance, z=self.z)}
         return Loss(terms=terms)
+
+
+def again(
+    model: RxT, batch: Episodes, memories: Sequence[MemoryState], *, delay: int = 0
+) -> tuple[Tensor, tuple[Routing, ...]]:
+    """Nats of a token, the mean over all tokens but the first of each interaction, said with the memory behind it or
+    `delay` writes later; and what the experts tell. memories: before each interaction and behind the last."""
+    num = batch.tokens.shape[1]
+    seen = [memories[min(at + 1 + delay, num)] for at in range(num)]
+    hidden, routings = decoded(model, batch.tokens, batch.mask, seen)
+    said = batch.mask.clone()
+    said[..., 0] = False
+    logits = model.logits(hidden[said.roll(-1, dims=-1)])
+    return F.cross_entropy(logits, batch.tokens[said], reduction="sum") / said.sum().clamp(min=1), routings

@@ -61,10 +61,10 @@ def test_the_device_is_no_part_of_what_a_stage_is(tmp_path: Path) -> None:
 
     from riallm.core.errors import UsageError
     from riallm.recipes.ria import ria_smoke
-    from riallm.train.stage import _same_stage, run
+    from riallm.train.stage import run, same
 
-    _same_stage(ria_smoke(), tmp_path)
-    _same_stage(replace(ria_smoke(), device="cuda"), tmp_path)
+    same(ria_smoke(), tmp_path)
+    same(replace(ria_smoke(), device="cuda"), tmp_path)
     if not torch.cuda.is_available():
         with pytest.raises(UsageError, match="PyTorch sees no GPU here"):
             run(replace(ria_smoke(), device="cuda"), tmp_path / "run")
