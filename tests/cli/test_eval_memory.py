@@ -52,6 +52,7 @@ def test_tables_for_people_and_one_object_for_programs(
             assert exact["low"] == 0.0 < exact["high"]
             assert exact["num"] == told[length]["questions"]
         assert max(map(int, told[length]["memory"]["by_distance"])) < 3 * int(length[0])
+    assert max(map(int, told["4x"]["memory"]["by_distance"])) >= 3
     drawn = picture.read_bytes()
     assert b"<svg" in drawn and drawn.rstrip().endswith(b"</svg>")
     silent, again = asked(tiny, capsys, "--json", "--plot", str(picture))

@@ -10,6 +10,9 @@ import torch
 from riallm.core.errors import UsageError
 from riallm.data.conversations.conversation import ConversationConfig, conversation
 from riallm.data.conversations.tokens import make_tokenizer
+from riallm.eval.probes.counted import table
+from riallm.eval.probes.rxt_talker import RxTTalker
+from riallm.eval.probes.talk import ask
 from riallm.models.rxt import RxT
 from riallm.testing.tiny_rxt import tiny_rxt
 from riallm.tokenizer.hybrid import HybridTokenizer
@@ -89,3 +92,19 @@ def test_a_run_that_goes_on_is_the_run_that_never_stopped(
     untrained = RxT(tiny_rxt(vocab_size=tokenizer.vocab_size, max_interaction=MAX_TOKENS))
     untrained.initialise(0)
     assert not torch.equal(whole["lm_head.weight"], untrained.lm_head.weight)
+
+
+def test_a_model_that_learned_conversations_by_heart_answers_them_when_it_is_asked(
+    tokenizer: HybridTokenizer, tmp_path: Path
+) -> None:
+    """Training and evaluation write an interaction alike: the same tokens, memory and answer."""
+    config = ConversationConfig(num_turns=3, num_relations=6, max_live=2, untold=0.0, chat=0.0, seed=2)
+    source = Conversations(config=config, tokenizer=tokenizer, rows=4)
+    model = RxT(tiny_rxt(vocab_size=tokenizer.vocab_size, max_interaction=MAX_TOKENS))
+    model.initialise(0)
+    optimiser = OptimiserConfig(kind="adamw", lr=0.01, weight_decay=0.0)
+    train = TrainConfig(max_steps=60, ema=0.0, clip=1.0, optimiser=optimiser)
+    Run(model, lambda number: source(0), MemoryAware(), train, tmp_path).train()
+    found = table(ask(RxTTalker(model.eval(), tokenizer), config, num=1, rows=4))
+    assert found["questions"] >= 3
+    assert found["memory"]["exact"]["value"] == 1.0
