@@ -19,6 +19,7 @@ from riallm.models.decoder import Decoder
 from riallm.models.foreign import open_model
 from riallm.models.llama import LlamaConfig
 from riallm.models.ria import RIAConfig
+from riallm.models.rxt import RxTConfig
 from riallm.models.zoo import empty, entry
 from riallm.nn.linear import Embedding, Linear, PackedEmbedding, PackedLinear
 from riallm.quant.packed import Kind, Packed
@@ -52,7 +53,13 @@ def load(path: Path, *, kind: Kind | None = None, dtype: str = "bfloat16") -> Re
 
 def random(name: str, *, kind: Kind | None = None, dtype: str = "bfloat16", seed: int = 0) -> Resident:
     """A shape by its name in the zoo, with weights drawn at random: for measuring speed and memory."""
-    return random_of(entry(name).config, name, kind=kind, dtype=dtype, seed=seed)
+    config = entry(name).config
+    if isinstance(config, RxTConfig):
+        raise UsageError(
+            f"{name} keeps its conversations in a memory, and no weights are made up for it; `riallm bench turns` "
+            "measures its shape"
+        )
+    return random_of(config, name, kind=kind, dtype=dtype, seed=seed)
 
 
 def random_of(
@@ -117,6 +124,11 @@ def _empty(config: Mapping[str, Any], name: str, dtype: torch.dtype) -> Decoder:
         return empty(from_json(RIAConfig, told, where=where), dtype)
     if family == "llama":
         return empty(from_json(LlamaConfig, told, where=where), dtype)
+    if family == "rxt":
+        raise UsageError(
+            f"{name} keeps its conversations in a memory; `riallm chat` and `riallm serve` open it, and from Python "
+            "riallm.rxt"
+        )
     raise CheckpointError(f"{where} has model_type {family!r}; there are 'ria' and 'llama'")
 
 

@@ -7,17 +7,18 @@ from dataclasses import dataclass
 import torch
 
 from riallm.core.errors import UsageError
+from riallm.models.base import Model
 from riallm.models.decoder import Decoder
 from riallm.models.llama import Llama, LlamaConfig
 from riallm.models.ria import RIA, RIAConfig, scaled_windows
-from riallm.models.rxt import RxTConfig
+from riallm.models.rxt import RxT, RxTConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
     """written: parameters in billions as the source has them, None where it has none."""
 
-    config: RIAConfig | LlamaConfig
+    config: RIAConfig | LlamaConfig | RxTConfig
     written: float | None
     source: str
 
@@ -78,6 +79,24 @@ def _qwen(
     )
 
 
+RXT_BETA_MICRO = RxTConfig(
+    vocab_size=32_000,
+    hidden_size=256,
+    num_layers=14,
+    num_heads=16,
+    max_interaction=1024,
+    num_slots=1024,
+    decoder_heads=8,
+    decoder_kv_heads=4,
+    num_experts=42,
+    experts_per_token=4,
+    expert_size=512,
+    encoder_heads=8,
+    encoder_kv_heads=8,
+    encoder_size=768,
+)
+"""RxT-Beta-Micro as its document has it; what its four rounded sizes come to is in docs/models/rxt.md."""
+
 ZOO: dict[str, Entry] = {
     "ria-1b": Entry(config=_tier(24, 2048, 5632, 16, 4, 32_768), written=1.0, source="RIA document, 4.2.1 and A.1"),
     "ria-8b": Entry(config=_tier(36, 4096, 14_336, 32, 8, 131_072), written=8.2, source="RIA document, 4.3.1 and A.2"),
@@ -97,26 +116,10 @@ ZOO: dict[str, Entry] = {
         source="RuvLTRA document; the shape of Qwen2.5-0.5B",
     ),
     "qwen2.5-1.5b": Entry(config=_qwen(28, 1536, 8960, 12, 2), written=1.54, source="Qwen2.5-1.5B's config.json"),
+    "rxt-beta-micro": Entry(
+        config=RXT_BETA_MICRO, written=0.27, source="RxT document, Beta-Micro: all parts, embeddings once"
+    ),
 }
-
-
-RXT_BETA_MICRO = RxTConfig(
-    vocab_size=32_000,
-    hidden_size=256,
-    num_layers=14,
-    num_heads=16,
-    max_interaction=1024,
-    num_slots=1024,
-    decoder_heads=8,
-    decoder_kv_heads=4,
-    num_experts=42,
-    experts_per_token=4,
-    expert_size=512,
-    encoder_heads=8,
-    encoder_kv_heads=8,
-    encoder_size=768,
-)
-"""RxT-Beta-Micro as its document has it; what its four rounded sizes come to is in docs/models/rxt.md."""
 
 
 def entry(name: str) -> Entry:
@@ -126,13 +129,14 @@ def entry(name: str) -> Entry:
     return ZOO[name]
 
 
-def build(name: str, *, device: str = "meta", dtype: torch.dtype = torch.bfloat16) -> Decoder:
+def build(name: str, *, device: str = "meta", dtype: torch.dtype = torch.bfloat16) -> Model:
     """The model without weights: on `meta` it takes no memory. Parameters and activations are of `dtype`."""
     with torch.device(device):
-        model = empty(entry(name).config, dtype)
+        config = entry(name).config
+        model = RxT(config, dtype=dtype) if isinstance(config, RxTConfig) else empty(config, dtype)
     return model.to(dtype)
 
 
 def empty(config: RIAConfig | LlamaConfig, dtype: torch.dtype) -> Decoder:
-    """A model of whichever family the configuration is of, its weights whatever the memory held."""
+    """A decoder of whichever family the configuration is of, its weights whatever the memory held."""
     return RIA(config, dtype=dtype) if isinstance(config, RIAConfig) else Llama(config, dtype=dtype)

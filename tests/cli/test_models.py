@@ -19,11 +19,25 @@ def test_the_tiers_are_listed_with_both_counts(capsys: pytest.CaptureFixture[str
     assert rows["ria-1b"]["weight_bytes"]["bf16"] == 2 * rows["ria-1b"]["parameters"]
 
 
+def test_a_model_with_a_memory_is_listed_as_it_counts(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "rxt-beta-micro", "ria-1b", "--json"]) == 0
+    micro, ria = json.loads(capsys.readouterr().out)["models"]
+    assert (micro["parameters"], micro["written_billions"], micro["context"]) == (265_163_776, 0.27, 1024)
+    # 14 layers of 1024 slots: 256 numbers, and keys and values of 4 heads of 16; a token has the latter alone.
+    assert micro["memory_bytes"] == 14 * 1024 * (256 + 2 * 4 * 16) * 2
+    assert micro["kv_bytes_per_token"] == 14 * 2 * 4 * 16 * 2
+    assert micro["weight_bytes"] == {"bf16": 2 * micro["parameters"], "int8": None, "4-bit": None}
+    assert ria["memory_bytes"] == 0
+
+
 def test_the_table_is_for_people(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "160")
     assert main(["models", "ria-1b"]) == 0
     out = capsys.readouterr().out
     assert "ria-1b" in out and "1.30 B" in out and "1.0 B" in out and "ria-8b" not in out
+    assert main(["models", "rxt-beta-micro"]) == 0
+    out = capsys.readouterr().out
+    assert "506 MiB" in out and "14 MiB" in out and " - " in out
 
 
 def test_an_unknown_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
