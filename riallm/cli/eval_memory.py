@@ -152,12 +152,11 @@ def _show(tables: dict[str, Any], options: argparse.Namespace) -> None:
     for length, found in tables.items():
         turns = int(length[:-1]) * options.turns
         title = f"{options.split}: {found['questions']} questions in conversations of {turns} interactions"
-        conditions = Table("", "exact, %", "95 % interval", "never told, %", "donor's value, %", title=title)
+        conditions = Table("", "exact, %", "95 % interval", "never told, %", "donor's value, %", "nats", title=title)
         for name, each in found.items():
             if name != "questions":
-                conditions.add_row(
-                    name, *_cells(each["exact"])[:2], _cells(each["none"])[0], _cells(each.get("donor"))[0]
-                )
+                shares = (*_cells(each["exact"])[:2], _cells(each["none"])[0], _cells(each.get("donor"))[0])
+                conditions.add_row(name, *shares, f"{each['nats']['value']:.2f}")
         console.print(conditions)
         memory = found["memory"]
         details = Table("with the memory", "exact, %", "95 % interval", "questions")

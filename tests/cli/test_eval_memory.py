@@ -42,7 +42,7 @@ def test_tables_for_people_and_one_object_for_programs(
     shown, told = asked(tiny, capsys, "--plot", str(picture))
     for turns in (3, 6, 12):
         assert f"conversations of {turns} interactions" in shown
-    assert "unread" in shown and "after a change" in shown
+    assert "unread" in shown and "after a change" in shown and "nats" in shown
     assert (told["task"], told["model"], told["split"], told["turns"]) == ("memory", "tiny", "test", 3)
     for length in ("1x", "2x", "4x"):
         assert told[length]["questions"] >= 5
@@ -50,7 +50,7 @@ def test_tables_for_people_and_one_object_for_programs(
             exact = told[length][name]["exact"]
             assert exact["value"] == 0.0  # it says nothing
             assert exact["low"] == 0.0 < exact["high"]
-            assert exact["num"] == told[length]["questions"]
+            assert exact["num"] == told[length][name]["nats"]["num"] == told[length]["questions"]
         assert max(map(int, told[length]["memory"]["by_distance"])) < 3 * int(length[0])
     assert max(map(int, told["4x"]["memory"]["by_distance"])) >= 3
     drawn = picture.read_bytes()

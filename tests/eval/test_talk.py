@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from riallm.core.errors import UsageError
-from riallm.data.conversations.conversation import ConversationConfig, Fact, conversation
+from riallm.data.conversations.conversation import ConversationConfig, Fact, Turn, conversation
 from riallm.engine.conversation import Session
 from riallm.eval.probes.counted import CONDITIONS, Asked, table
 from riallm.eval.probes.rxt_talker import ANSWER_TOKENS, RxTTalker
 from riallm.eval.probes.talk import Reply, ask
 from riallm.models.load import TOKENIZER, load_rxt
+from riallm.nn.memory_state import Reading
+from riallm.nn.meta import TokenMeta
 from riallm.testing.tiny_rxt import write_tiny_rxt
 from riallm.tokenizer import saved
 from riallm.tokenizer.interaction import markers, query_ids
@@ -49,6 +52,9 @@ class Scripted:
         return [
             Reply(query, self._one(query, heard if read else ())) for query, heard in zip(queries, memory, strict=True)
         ]
+
+    def nats(self, turns: Sequence[Turn], memory: Heard, *, read: bool = True) -> list[float] | None:
+        return None
 
     def write(self, replies: Sequence[Reply], memory: Heard) -> Heard:
         self.written += [reply.text for reply in replies]
@@ -192,3 +198,29 @@ def test_a_model_that_has_no_room_is_refused(tmp_path: Path) -> None:
     talker = RxTTalker(load_rxt(folder), saved.load(folder / TOKENIZER))
     with pytest.raises(UsageError, match="it takes 12"):
         talker.answer(["Please remember that my favourite dish is lemon soup."], talker.start(1, seed=0))
+
+
+def test_nats_are_those_of_the_values_tokens(tiny: RxTTalker) -> None:
+    turns = [turn for turn in conversation(CONFIG, 1) if turn.kind == "ask"][:3]
+    memory = tiny.start(len(turns), seed=5)
+    for read in (True, False):
+        found = tiny.nats(turns, memory, read=read)
+        for row, turn in enumerate(turns):
+            assert turn.span is not None
+            own = markers(tiny.tokenizer)
+            begin, end = turn.span
+            ids = [*query_ids(tiny.tokenizer, turn.query), own.answer, *tiny.tokenizer.encode(turn.answer[: begin - 1])]
+            value = tiny.tokenizer.encode(turn.answer[begin - 1 : end])
+            state = tiny.model.turn(memory.rows([row]))
+            if not read:
+                state = replace(state, reading=Reading(layers=(None,) * tiny.model.config.num_layers))
+            tokens = torch.tensor([[*ids, *value]])
+            with torch.inference_mode():
+                logits = tiny.model.logits(tiny.model(tokens, TokenMeta.plain(*tokens.shape), state).hidden[0])
+            probs = logits.log_softmax(dim=-1)
+            wanted = -sum(float(probs[len(ids) - 1 + at, token]) for at, token in enumerate(value))
+            assert found[row] == pytest.approx(wanted, rel=1e-4)
+    assert tiny.nats(turns, memory) != pytest.approx(tiny.nats(turns, memory, read=False), rel=1e-4)
+    every = table(ask(tiny, ConversationConfig(num_turns=3, max_live=2), num=2, rows=2))
+    assert all(every[name]["nats"]["num"] == every["questions"] for name in CONDITIONS)
+    assert every["memory"]["nats"]["value"] > 2.0

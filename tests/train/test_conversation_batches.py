@@ -108,3 +108,4 @@ def test_a_model_that_learned_conversations_by_heart_answers_them_when_it_is_ask
     found = table(ask(RxTTalker(model.eval(), tokenizer), config, num=1, rows=4))
     assert found["questions"] >= 3
     assert found["memory"]["exact"]["value"] == 1.0
+    assert found["memory"]["nats"]["value"] < 0.5

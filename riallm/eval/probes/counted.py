@@ -18,9 +18,8 @@ another conversation at the same place, and a decoder that looks at none."""
 class Asked:
     """A question for a value. condition: what the decoder looked at. right: it gave the value; stale: the one that was
     overwritten; none: that it was never told; donor: with swapped memory, the value of that key in the conversation
-    that the memory is of, None where it was not told there. nats: of the value among all values, None where nobody
-    counted. told: False where the value was never told, and `none` is what is right. group: what the question is about.
-    """
+    that the memory is of, None where it was not told there. nats: of the right value, None where nobody counted. told:
+    False where the value was never told, and `none` is what is right. group: what the question is about."""
 
     condition: str
     distance: int
@@ -37,8 +36,8 @@ class Asked:
 
 def table(asked: Sequence[Asked], *, num_values: int | None = None) -> dict[str, Any]:
     """Figures with intervals: exact answers by condition and distance, with memory by live facts and after a change;
-    what swapped memory answers; how often it is seen that nothing was told; with nats of `num_values` values,
-    information recovered, 1 - nats / ln(values): 0 is none, 1 all of it."""
+    what swapped memory answers; how often it is seen that nothing was told; nats of right values, and where these
+    are among `num_values` values, information recovered, 1 - nats / ln(values): 0 is none, 1 all of it."""
     found: dict[str, Any] = {"questions": sum(each.told and each.condition == asked[0].condition for each in asked)}
     for condition in dict.fromkeys(each.condition for each in asked):
         every = [each for each in asked if each.condition == condition]
@@ -48,9 +47,11 @@ def table(asked: Sequence[Asked], *, num_values: int | None = None) -> dict[str,
             "none": told(these, lambda each: each.none),
             "by_distance": _by(these, lambda each: each.distance),
         }
+        nats = [each.nats for each in these if each.nats is not None]
+        if nats:
+            found[condition]["nats"] = asdict(mean(nats))
         if num_values is not None:
-            nats = [1.0 - each.nats / math.log(num_values) for each in these if each.nats is not None]
-            found[condition]["information"] = asdict(mean(nats))
+            found[condition]["information"] = asdict(mean([1.0 - each / math.log(num_values) for each in nats]))
         if len(every) > len(these):
             found[condition]["untold"] = told([each for each in every if not each.told], lambda each: each.none)
         if condition in ("memory", "history"):

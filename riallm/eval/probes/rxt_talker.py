@@ -9,6 +9,7 @@ from riallm.core.errors import UsageError
 from riallm.eval.probes.talk import Reply
 
 if TYPE_CHECKING:
+    from riallm.data.conversations.conversation import Turn
     from riallm.models.rxt import RxT
     from riallm.nn.memory_state import MemoryState
     from riallm.tokenizer.hybrid import HybridTokenizer
@@ -41,8 +42,8 @@ class RxTTalker:
 
     def answer(self, queries: Sequence[str], memory: MemoryState, *, read: bool = True) -> list[Reply]:
         """See `Talker.answer`. Raises UsageError for a query that leaves no room for an answer."""
+        from riallm.engine import turn as turns
         from riallm.engine.request import Sampling
-        from riallm.engine.turn import Turn
         from riallm.tokenizer.interaction import query_ids
 
         own, limit = self._markers, self.model.config.max_interaction
@@ -54,13 +55,39 @@ class RxTTalker:
                 "together, so it cannot be asked this"
             )
         limits = [min(limit, length + ANSWER_TOKENS) for length in given]
-        turn = Turn(self.model, memory, rows, Sampling(temperature=0.0), limits=limits, ends=(own.end,), read=read)
+        turn = turns.Turn(
+            self.model, memory, rows, Sampling(temperature=0.0), limits=limits, ends=(own.end,), read=read
+        )
         while turn.step() is not None:
             pass
         texts = [
             self.tokenizer.decode(row[length:], specials=False) for row, length in zip(turn.rows, given, strict=True)
         ]
         return [Reply(*each) for each in zip(queries, texts, turn.rows, strict=True)]
+
+    def nats(self, turns: Sequence[Turn], memory: MemoryState, *, read: bool = True) -> list[float]:
+        """See `Talker.nats`. Raises UsageError for an interaction that is too long for the model."""
+        import torch
+
+        from riallm.data.conversations.tokens import interaction
+        from riallm.engine.turn import side_by_side
+        from riallm.nn.memory_state import Reading
+        from riallm.nn.meta import TokenMeta
+
+        rows = [interaction(self.tokenizer, turn) for turn in turns]
+        tokens, mask = side_by_side([row.ids for row in rows], memory.slots.device)
+        self.model.check_interaction(tokens)
+        nothing = Reading(layers=(None,) * self.model.config.num_layers)
+        with torch.inference_mode():
+            state = self.model.open_turn(memory, self.model.reading(memory) if read else nothing, keep=False)
+            hidden = self.model(tokens, TokenMeta.padded(mask), state).hidden
+            found = []
+            for row, (own, of) in enumerate(zip(rows, hidden, strict=True)):
+                assert own.value is not None, "only what was told has a right value"
+                begin, end = own.value
+                log_probs = self.model.logits(of[begin - 1 : end - 1]).log_softmax(dim=-1)
+                found.append(-log_probs.gather(1, tokens[row, begin:end, None]).sum())
+        return [float(each) for each in found]
 
     def write(self, replies: Sequence[Reply], memory: MemoryState) -> MemoryState:
         """See `Talker.write`."""

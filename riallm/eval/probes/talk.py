@@ -42,6 +42,10 @@ class Talker(Protocol[M]):
     def answer(self, queries: Sequence[str], memory: M, *, read: bool = True) -> list[Reply]:
         """The likeliest answer to a query of each conversation. read: False looks at no memory."""
 
+    def nats(self, turns: Sequence[Turn], memory: M, *, read: bool = True) -> list[float] | None:
+        """Of the right value in the right answer to a question of each conversation, all of its tokens together; None
+        from a talker that has no probabilities. read: as `answer` has it."""
+
     def write(self, replies: Sequence[Reply], memory: M) -> M:
         """The memories behind an interaction of each conversation."""
 
@@ -82,23 +86,24 @@ def _held(talker: Talker[M], held: Sequence[Sequence[Turn]], *, seed: int) -> It
         turns = [each[at] for each in held]
         replies = talker.answer([turn.query for turn in turns], memory)
         if rows := [row for row, turn in enumerate(turns) if turn.kind in ("ask", "untold")]:
-            asked = [turns[row] for row in rows]
-            queries = [turn.query for turn in asked]
             nobody = talker.start(len(rows), seed=seed + 1)
             lent = [_lender(know, row, turns[row]) for row in rows]
-            answers = {
-                "memory": [replies[row] for row in rows],
-                "reset": talker.answer(queries, nobody),
-                "swap": talker.answer(queries, talker.chosen(memory, lent)),
-                "unread": talker.answer(queries, nobody, read=False),
-            }
-            donors = [
-                None if turn.fact is None else know[row].get(turn.fact) for turn, row in zip(asked, lent, strict=True)
-            ]
             yield [
-                _judged(turn, reply.text, condition, donor if condition == "swap" else None)
-                for condition, given in answers.items()
-                for turn, reply, donor in zip(asked, given, donors, strict=True)
+                each
+                for condition, looks in (
+                    ("memory", talker.chosen(memory, rows)),
+                    ("reset", nobody),
+                    ("swap", talker.chosen(memory, lent)),
+                    ("unread", nobody),
+                )
+                for each in _asked(
+                    talker,
+                    [turns[row] for row in rows],
+                    looks,
+                    condition,
+                    replies=[replies[row] for row in rows] if condition == "memory" else None,
+                    told=[know[row] for row in lent],
+                )
             ]
         for knows, turn in zip(know, turns, strict=True):
             if turn.kind in ("tell", "retell"):
@@ -118,9 +123,34 @@ def _lender(know: Sequence[dict[Fact, str]], row: int, turn: Turn) -> int:
     return others[0]
 
 
-def _judged(turn: Turn, text: str, condition: str, donor: str | None) -> Asked:
+def _asked(
+    talker: Talker[M],
+    turns: Sequence[Turn],
+    memory: M,
+    condition: str,
+    *,
+    replies: Sequence[Reply] | None,
+    told: Sequence[dict[Fact, str]],
+) -> list[Asked]:
+    """Questions under one condition. replies: where they were given already; told: what the conversations were told
+    whose memory is swapped in."""
+    read = condition != "unread"
+    if replies is None:
+        replies = talker.answer([turn.query for turn in turns], memory, read=read)
+    valued = [at for at, turn in enumerate(turns) if turn.value is not None]
+    nats: dict[int, float] = {}
+    if valued:
+        found = talker.nats([turns[at] for at in valued], talker.chosen(memory, valued), read=read)
+        nats = dict(zip(valued, found or (), strict=found is not None))
+    return [
+        _judged(turn, reply.text, condition, knows if condition == "swap" else {}, nats.get(at))
+        for at, (turn, reply, knows) in enumerate(zip(turns, replies, told, strict=True))
+    ]
+
+
+def _judged(turn: Turn, text: str, condition: str, told: dict[Fact, str], nats: float | None) -> Asked:
     assert turn.fact is not None
-    value, none = said(text), says_not_told(text)
+    value, none, donor = said(text), says_not_told(text), told.get(turn.fact)
     return Asked(
         condition=condition,
         distance=turn.distance,
@@ -130,6 +160,7 @@ def _judged(turn: Turn, text: str, condition: str, donor: str | None) -> Asked:
         stale=value is not None and value == turn.stale,
         none=none,
         donor=None if donor is None else value == donor,
+        nats=nats,
         told=turn.value is not None,
         group=RELATIONS[turn.fact.relation].name,
     )
