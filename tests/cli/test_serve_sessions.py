@@ -1,0 +1,42 @@
+"""`riallm serve --sessions`: where memories are kept, and what cannot be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from riallm.__main__ import main
+from riallm.testing.tiny import write_tiny
+from riallm.testing.tiny_rxt import write_tiny_rxt
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("models")
+    write_tiny(place / "ria")
+    write_tiny_rxt(place / "rxt")
+    return place
+
+
+@pytest.mark.parametrize(
+    ("model", "words", "complaint"),
+    [
+        ("ria", ("--sessions", "{new}"), "ria keeps no memory of conversations"),
+        ("rxt", ("--sessions", "{text}"), "it is no database, and was left as it is"),
+        ("rxt", ("--sessions", "/nowhere/s"), "cannot be read or written"),
+        ("rxt", ("--sessions-size", "0"), "are above 0"),
+        ("rxt", ("--sessions-days", "-1"), "are above 0"),
+        ("rxt", ("--kv-memory", "0.001"), "one conversation of rxt takes"),
+    ],
+)
+def test_what_cannot_be_is_said(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], model: str, words: tuple[str, ...], complaint: str
+) -> None:
+    text, new = tmp_path / "text", tmp_path / "new"
+    text.write_text("something else, longer than a header of a database could be " * 10)
+    before = text.read_bytes()
+    given = [word.format(text=text, new=new) for word in words]
+    assert main(["serve", "--model", str(models / model), "--port", "0", *given]) == 2
+    assert complaint in capsys.readouterr().err
+    assert text.read_bytes() == before and not new.exists()
