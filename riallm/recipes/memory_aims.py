@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from riallm.core.errors import RiallmError
+from riallm.core.errors import RiallmError, UsageError
 from riallm.core.files import atomic_write
 from riallm.data.tell_ask import TellAskConfig
 from riallm.eval.probes.recall import batch
@@ -38,7 +38,9 @@ from riallm.train.writing import Blended, Reconstructed, again
 
 TASK = TellAskConfig(num_turns=6, num_keys=16, num_values=16, num_fillers=8, max_live=4)
 ROWS = 16
-STEPS = {"joint": 300, "aim": 200, "reading": 150, "aware": 150}
+STEPS = {"joint": 300, "aim": 150, "reading": 100, "aware": 100}
+ASKED = 12
+"""Batches of conversations that nothing was trained on."""
 
 AIMS: dict[str, Objective[Episodes] | None] = {
     "none": None,
@@ -64,12 +66,15 @@ def small(*, ours: bool) -> RxTConfig:
 
 
 def measured(aim: str, seed: int, folder: Path, *, ours: bool, steps: dict[str, int] | None = None) -> Result:
-    """One aim and seed, in `folder`; the joint stage is shared by all aims of a seed."""
+    """One aim and seed, in `folder`; the joint stage is shared by all aims of a seed. Raises UsageError when the folder
+    holds runs of other sizes."""
     path = folder / aim / f"{seed}.json"
+    num = steps or STEPS
     if path.exists():
         found: Result = json.loads(path.read_text("utf-8"))
+        if found["steps"] != num:
+            raise UsageError(f"{path} is of other steps, {found['steps']}; name another folder by --out")
         return found
-    num = steps or STEPS
     made = JointRxT(small(ours=ours), mask_token=0)
     made.initialise(seed)
 
@@ -94,7 +99,7 @@ def measured(aim: str, seed: int, folder: Path, *, ours: bool, steps: dict[str, 
         train("aim", objective, own, *WRITING)
     kept = {name: tensor.clone() for name, tensor in made.state_dict().items()}
     train("reading", Reconstructed(), own, *DECODER)
-    told: Result = {"aim": aim, "seed": seed, "ours": ours}
+    told: Result = {"aim": aim, "seed": seed, "ours": ours, "steps": num}
     for delay in (0, 2):
         told[f"again {delay}"] = said_again(made, seed, delay=delay)
     made.load_state_dict(kept)
@@ -116,11 +121,10 @@ def source(seed: int) -> Callable[[int], Episodes]:
 
 
 @torch.inference_mode()
-def said_again(made: JointRxT, seed: int, *, delay: int, num: int = 32) -> dict[str, float]:
-    """Nats of a token with the memory, and with that of another conversation, over conversations that nothing was
-    trained on."""
+def said_again(made: JointRxT, seed: int, *, delay: int) -> dict[str, float]:
+    """Nats of a token with the memory, and with that of another conversation."""
     found: dict[str, list[float]] = {"own": [], "other": []}
-    for number in range(num):
+    for number in range(ASKED):
         data = source(TESTED + seed)(number)
         memories = written(made, data.tokens, data.mask, start=made.start(ROWS, seed=number))
         others = [memory.rows(torch.arange(ROWS).roll(1)) for memory in memories]
@@ -130,9 +134,9 @@ def said_again(made: JointRxT, seed: int, *, delay: int, num: int = 32) -> dict[
 
 
 @torch.inference_mode()
-def answers(made: JointRxT, seed: int, *, num: int = 32) -> float:
+def answers(made: JointRxT, seed: int) -> float:
     """Nats of a token of an answer, by the memory."""
-    batches = [source(TESTED + seed)(number) for number in range(num)]
+    batches = [source(TESTED + seed)(number) for number in range(ASKED)]
     total = sum(float(MemoryAware()(made, data).terms["nats"]) for data in batches)
     return total / sum(data.num_units for data in batches)
 
@@ -163,15 +167,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
     folder = options.out / ("ours" if options.ours else "document")
-    results: dict[str, list[Result]] = {}
+    results: dict[str, list[Result]] = {aim: [] for aim in AIMS}
     try:
-        for aim in AIMS:
-            results[aim] = [measured(aim, seed, folder, ours=options.ours) for seed in range(options.seeds)]
-            sys.stdout.write(line(aim, results[aim]) + "\n")
-            sys.stdout.flush()
+        for seed in range(options.seeds):
+            for aim in AIMS:
+                results[aim].append(measured(aim, seed, folder, ours=options.ours))
     except RiallmError as error:
         sys.stderr.write(f"memory_aims: {error}\n")
         return error.exit_code
+    for aim in AIMS:
+        sys.stdout.write(line(aim, results[aim]) + "\n")
     sys.stdout.write(json.dumps({"task": "memory_aims", "ours": options.ours, "results": results}) + "\n")
     return 0
 

@@ -90,8 +90,8 @@ def test_steps_are_what_epochs_make() -> None:
             replace(aware, **wrong)  # type: ignore[arg-type]
 
 
-def test_every_stage_runs_two_steps_and_a_model_comes_out(data: Path, tmp_path: Path) -> None:
-    recipe = tiny(data)
+def test_every_stage_runs_two_steps_and_a_model_comes_out(tmp_path: Path) -> None:
+    recipe = tiny(write_data(tmp_path / "rows"))
     told: list[tuple[str, int]] = []
     steps: list[str] = []
 
@@ -118,7 +118,10 @@ def test_every_stage_runs_two_steps_and_a_model_comes_out(data: Path, tmp_path: 
     model = load_rxt(found.folder)
     assert model.config == recipe.model
     beta = RxTBeta.from_pretrained(found.folder)
-    assert isinstance(list(beta.interact(**beta.tokenize_query("def"), max_seq_len=12, seed=0)), list)
+    assert list(beta.interact(**beta.tokenize_query("def"), max_seq_len=12, seed=0))[-2:] == [-1, -2]
+    for name in PRE_TRAINING:  # what a stage that is over has read is not read again
+        (tmp_path / "rows" / name).write_text("no row", encoding="utf-8")
+    assert run(recipe, tmp_path) == found
 
 
 CHILD = """
@@ -217,6 +220,7 @@ def test_what_a_run_cannot_read_is_refused(data: Path, tmp_path: Path) -> None:
     (bad / "tokenizer.json").write_text("{}")
     with pytest.raises(CheckpointError, match="no tokenizer of ours"):
         run(tiny(bad), tmp_path / "other")
+    assert not (tmp_path / "other" / "tokenizer.json").exists()  # so that mending it is enough
     with pytest.raises(UsageError, match="names of their own"):
         replace(tiny(data), stages=())
 
