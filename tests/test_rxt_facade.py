@@ -118,6 +118,8 @@ def test_an_answer_ends_with_both_marks_and_the_memory_is_what_was_said(model: R
     model.reset_stm_state()
     assert list(model.interact(**query, seed=1)) == [*answer, -1, -2], "what was forgotten is as if it had not been"
     model.reset_stm_state()
+    assert list(model.interact(**query, seed=2)) != [*answer, -1, -2], "another seed draws another answer"
+    model.reset_stm_state()
     *thought, _, _ = model.interact(**query, seed=1, thinking_mode="extended")
     assert torch.equal(model.export_stm_state(), written(own.think, *thought))
 
@@ -146,6 +148,7 @@ def test_exported_memories_go_on_to_the_bit(model: RxTBeta, folder: Path) -> Non
     assert not kept.requires_grad
     other = RxTBeta.from_pretrained(folder)
     other.load_stm_state(kept)
+    assert other.session.state.model == load_rxt(folder).fingerprint != ""
     asked = model.tokenize_query("three")
     assert list(model.interact(**asked, seed=2)) == list(other.interact(**asked, seed=2))
     assert torch.equal(model.export_stm_state(), other.export_stm_state())
