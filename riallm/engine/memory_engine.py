@@ -354,12 +354,13 @@ class MemoryEngine:
                     each.write = None
 
     def _write(self) -> None:
-        """Write interactions whose memory from before is there, as many at once as fit into a step."""
-        found: list[Write] = []
+        """Write interactions whose memory from before is there, as many at once as fit into a step: their tokens and
+        the slots that are written, so that large memories are written one by one, with answers going on between."""
+        found, slots = list[Write](), self.model.config.num_slots
         with self._lock:
             for each in [each for each in self._jobs if each.memory.done()]:
                 longest = max(len(one.ids) for one in (*found, each))
-                if found and longest * (len(found) + 1) > self.options.step_tokens:
+                if found and (longest + slots) * (len(found) + 1) > self.options.step_tokens:
                     break
                 found.append(each)
                 self._jobs.remove(each)

@@ -267,6 +267,30 @@ def test_a_pass_that_fails_is_told_and_the_engine_goes_on(
     assert ids_of(answer(engine.submit(asked(PROMPTS[0])))) == good
 
 
+@pytest.mark.parametrize(("step_tokens", "rows"), [(90, [1, 3]), (60, [1, 2, 1]), (1, [1, 1, 1, 1])])
+def test_updates_share_a_step_as_far_as_it_has_room(
+    model: Watched, opened: Callable[..., MemoryEngine], step_tokens: int, rows: list[int]
+) -> None:
+    engine = opened(step_tokens=step_tokens)
+    together: list[int] = []
+    plain = model.end_turn
+
+    def end_turn(tokens: Tensor, mask: Tensor, state: MemoryState) -> MemoryState:
+        together.append(len(tokens))
+        return plain(tokens, mask, state)
+
+    model.end_turn = end_turn  # type: ignore[method-assign]
+    model.gate.clear()
+    made: list[Future[MemoryState]] = [Future() for _ in range(4)]
+    engine.write([1] * 24, engine.new, made[0])
+    assert model.begun.wait(SECONDS)
+    for after in made[1:]:  # these wait behind the first: 24 tokens and 6 slots each
+        engine.write([2] * 24, engine.new, after)
+    model.gate.set()
+    assert [after.result(SECONDS).version for after in made] == [1] * 4
+    assert together == rows
+
+
 def test_history_is_written_without_an_answer(model: Watched, opened: Callable[..., MemoryEngine]) -> None:
     engine = opened()
     memory = engine.new
