@@ -238,10 +238,15 @@ class MemoryEngine:
             gone = [each for each in (*self._waiting, *self._running) if over or each.running.ticket.cancelled]
             for each in gone:
                 each.running.end("cancelled")
-            self._leave()
-            self._admit()
-            self._step()
-            self._write()
+            try:
+                self._leave()
+                self._admit()
+                self._step()
+                self._write()
+            except Exception as error:  # nobody knows at whom, and a thread that ended would leave them waiting
+                self._failed([each for each in (*self._waiting, *self._running) if each.running.finish is None], error)
+                self._collect()
+                self._waiting, self._running, self._state = [], [], None
 
     def _something(self) -> bool:
         """Whether there is something to do; the lock is held."""
@@ -392,10 +397,10 @@ class MemoryEngine:
         self.writes += len(several)
         for number, each in enumerate(several):
             before = each.memory.result()
-            made = replace(before, slots=after.slots[:, number : number + 1].clone(), version=before.version + 1)
             try:
+                made = replace(before, slots=after.slots[:, number : number + 1].clone(), version=before.version + 1)
                 self.check(made)
-            except UsageError as error:
+            except Exception as error:
                 each.after.set_exception(_unwritten(each, error))
             else:
                 each.after.set_result(made)

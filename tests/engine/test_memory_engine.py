@@ -291,6 +291,19 @@ def test_updates_share_a_step_as_far_as_it_has_room(
     assert together == rows
 
 
+def test_rows_that_cannot_be_put_together_are_told_so(
+    model: Watched, opened: Callable[..., MemoryEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = opened()
+    requests = [asked(prompt, ends=(), max_tokens=at + 2) for at, prompt in enumerate(PROMPTS[:3])]
+    with monkeypatch.context() as patch:
+        patch.setattr("riallm.engine.memory_engine.left", lambda *_: 1 / 0)
+        last = [answer(ticket)[-1] for ticket in [engine.submit(request) for request in requests]]
+    assert {piece.finish for piece in last} == {"length", "error"}
+    assert all(after(request).exception(SECONDS) or after(request).result().version == 1 for request in requests)
+    assert answer(engine.submit(asked(PROMPTS[0])))[-1].finish in ("stop", "length")
+
+
 def test_history_is_written_without_an_answer(model: Watched, opened: Callable[..., MemoryEngine]) -> None:
     engine = opened()
     memory = engine.new
