@@ -142,18 +142,17 @@ def answers(made: JointRxT, seed: int) -> float:
 
 
 def line(aim: str, results: Sequence[Result]) -> str:
-    """What a person reads: means over seeds, and each seed's carried nats."""
-
-    def carried(delay: int) -> list[float]:
-        return [each[f"again {delay}"]["other"] - each[f"again {delay}"]["own"] for each in results]
+    """What a person reads: means over seeds, and each seed's; nats of a token."""
 
     def told(values: Sequence[float]) -> str:
-        return f"{fmean(values):6.3f} ({', '.join(f'{value:.3f}' for value in values)})"
+        return f"{fmean(values):.3f} ({', '.join(f'{value:.3f}' for value in values)})"
 
-    return (
-        f"{aim:16} carried {told(carried(0))}, two writes later {told(carried(2))}; "
-        f"answers {told([each['answers'] for each in results])}"
-    )
+    def both(delay: int) -> str:
+        own, other = ([each[f"again {delay}"][name] for each in results] for name in ("own", "other"))
+        return f"{told(own)}, another's {told(other)}"
+
+    answered = told([each["answers"] for each in results])
+    return f"{aim:16} again {both(0)}; two writes later {both(2)}; answers {answered}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
