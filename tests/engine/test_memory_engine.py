@@ -168,6 +168,18 @@ def test_an_answer_is_complete_before_its_memory_and_the_next_waits(
     assert [said, ids_of(answer(ticket))] == alone(model, PROMPTS[:2], GREEDY)[0]
 
 
+def test_whoever_has_the_last_piece_knows_that_the_memory_is_on_its_way(opened: Callable[..., MemoryEngine]) -> None:
+    engine, seen = opened(), list[bool]()
+    held: Future[MemoryState] = Future()
+    request = asked(PROMPTS[0], held)
+    ticket = engine.submit(request)
+    ticket.notify(lambda: seen.append(after(request).running()))  # by the engine's thread, as each piece is there
+    held.set_result(engine.new.result())
+    num = len(answer(ticket))
+    after(request).result(SECONDS)
+    assert seen == [*[False] * (num - 1), True]
+
+
 def test_what_is_written_is_what_was_said_or_what_the_caller_makes_of_it(
     model: Watched, opened: Callable[..., MemoryEngine]
 ) -> None:
