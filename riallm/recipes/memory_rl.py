@@ -189,7 +189,7 @@ def supervised(settings: Settings, trained: RxT, folder: Path) -> Result:
 
 
 def reinforced(settings: Settings, trained: RxT, folder: Path, *, reward: Reward = exact) -> Result:
-    """Memory reinforcement learning; what was drawn at the first and the last samples."""
+    """Memory reinforcement learning, and what was drawn in each tenth of it: the reward beside what was right."""
     objective = MemoryReinforcement(reference=frozen(trained), reward=reward)
     source = repeated(partial(_quiz, settings), updates=settings.updates)
     _run(trained, source, objective, settings, folder)
@@ -207,20 +207,17 @@ def preferred(settings: Settings, trained: RxT, folder: Path, *, mixed: bool = F
     return {}
 
 
-def from_feedback(settings: Settings, trained: RxT, folder: Path, *, shuffled: bool = False) -> Result:
-    """A reward model from few preferences, trained by whoever needs it first, and reinforcement by what it thinks."""
+def from_feedback(settings: Settings, trained: RxT, folder: Path) -> Result:
+    """A reward model from few preferences, and reinforcement by what it thinks."""
     judge = RewardModel.of(trained)
     source = partial(_pairs, settings, stage=5, of=settings.judged)
-    _run(
-        judge, source, PreferredReward(), settings, folder.parent / "judge", steps=settings.judging, lr=2 * settings.lr
-    )
+    _run(judge, source, PreferredReward(), settings, folder / "judge", steps=settings.judging, lr=2 * settings.lr)
     judge.requires_grad_(False)
     with torch.no_grad():
         held = [_pairs(settings, number, stage=6) for number in range(8)]
         right = [(PreferredReward()(judge, each).metrics["right"], each.num_units) for each in held]
     told = asdict(share(round(sum(part * num for part, num in right)), int(sum(num for _, num in right))))
-    reward: Reward = Learned(model=judge)
-    return {"judge": told, **reinforced(settings, trained, folder, reward=Shuffled(of=reward) if shuffled else reward)}
+    return {"judge": told, **reinforced(settings, trained, folder, reward=Learned(model=judge))}
 
 
 STAGES: dict[str, Callable[[Settings, RxT, Path], Result]] = {
@@ -230,7 +227,6 @@ STAGES: dict[str, Callable[[Settings, RxT, Path], Result]] = {
     "preference": preferred,
     "preference, half turned round": lambda *given: preferred(*given, mixed=True),
     "feedback": from_feedback,
-    "feedback, shuffled": lambda *given: from_feedback(*given, shuffled=True),
 }
 
 
@@ -292,10 +288,14 @@ def line(name: str, result: Result) -> str:
 
     gain = percent(result["gain"]["estimate"], "+") if name != "start" else "-"
     minutes = f"{result['minutes']:.1f} min" if "minutes" in result else ""
-    judge = f"  judge right {percent(result['judge'])}" if "judge" in result else ""
+    more = f"  judge right {percent(result['judge'])}" if "judge" in result else ""
+    if "drawn" in result:
+        ends = [result["drawn"][at] for at in (0, -1)]
+        for what in ("reward", "right"):
+            more += f"  {what} drawn " + " to ".join(f"{each[f'memory.{what}']:.2f}" for each in ends)
     return (
         f"{name:31} recall {percent(result['memory']):16} gain {gain:18} reset {100 * result['reset']['value']:4.1f} "
-        f"swap {100 * result['swap']['value']:4.1f} donor {100 * result['donor']['value']:5.1f}  {minutes}{judge}"
+        f"swap {100 * result['swap']['value']:4.1f} donor {100 * result['donor']['value']:5.1f}  {minutes}{more}"
     )
 
 

@@ -36,7 +36,7 @@ def test_every_stage_is_run_once_and_told_with_its_control(tmp_path: Path, capsy
     assert told["feedback"]["judge"]["num"] > 0
     assert {"memory.reward", "memory.right", "reset.right", "swap.right"} <= set(told["feedback"]["drawn"][0])
     runs = {path: path.read_bytes() for path in (tmp_path / "out").rglob("metrics.jsonl")}
-    assert len(runs) == len(STAGES) + 2  # the start, and the judge that both of its stages ask
+    assert len(runs) == len(STAGES) + 2  # the start, and the judge
     assert main(command) == 0
     assert capsys.readouterr().out == first
     assert {path: path.read_bytes() for path in runs} == runs
