@@ -36,11 +36,10 @@ def main(argv: list[str]) -> int:
             stage = make()
             sys.stdout.write(f"{name}: {stage.model.hidden_size} wide, {stage.model.num_hidden_layers} layers\n")
         for name, of_stages in STAGED.items():
-            sizes = of_stages().model
-            names = ", ".join(each.name for each in of_stages().stages)
-            sys.stdout.write(
-                f"{name}: {sizes.hidden_size} wide, {sizes.num_layers} layers; {names}; from data=FOLDER\n"
-            )
+            made = of_stages()
+            names = ", ".join(each.name for each in made.stages)
+            data = "; from data=FOLDER" if any(each.files for each in made.stages) else ""
+            sys.stdout.write(f"{name}: {made.model.hidden_size} wide, {made.model.num_layers} layers; {names}{data}\n")
         return 0
     if options.recipe in STAGED:
         return _staged(options)

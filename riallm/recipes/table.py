@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from riallm.core.errors import UsageError
-from riallm.recipes import ria, rxt_beta_micro
+from riallm.recipes import ria, rxt_beta_micro, rxt_nano
 from riallm.train.stage import Stage
 from riallm.train.staged import StagedRecipe
 
@@ -21,8 +21,13 @@ RECIPES: dict[str, Callable[[], Stage]] = {
     **{f"{tier}_as_written": partial(ria.as_written, tier) for tier in TIERS},
 }
 
-STAGED: dict[str, Callable[[], StagedRecipe]] = {"rxt_beta_micro": rxt_beta_micro.rxt_beta_micro}
-"""Recipes of several stages, over files of the user."""
+STAGED: dict[str, Callable[[], StagedRecipe]] = {
+    "rxt_nano": rxt_nano.rxt_nano,
+    "rxt_nano_gpu": rxt_nano.rxt_nano_gpu,
+    "rxt_smoke": rxt_nano.rxt_smoke,
+    "rxt_beta_micro": rxt_beta_micro.rxt_beta_micro,
+}
+"""Recipes of several stages, for models with a memory."""
 
 
 def recipe(name: str) -> Stage:

@@ -81,19 +81,27 @@ class Trial:
     seed: int = 0
 
 
-def model(*, hidden: int = 64, layers: int = 2, slots: int = 16, vocab: int) -> RxTConfig:
-    """The small model: heads of 16, a competing gate, slots that are told apart, a learned start."""
+def model(
+    *,
+    vocab: int,
+    hidden: int = 64,
+    layers: int = 2,
+    slots: int = 16,
+    experts: int = 4,
+    max_interaction: int = 12,
+) -> RxTConfig:
+    """A small model: heads of 16, two experts a token, a competing gate, slots that are told apart, a learned start."""
     heads = hidden // 16
     return RxTConfig(
         vocab_size=vocab,
         hidden_size=hidden,
         num_layers=layers,
         num_heads=heads,
-        max_interaction=12,
+        max_interaction=max_interaction,
         num_slots=slots,
         decoder_heads=heads,
         decoder_kv_heads=heads,
-        num_experts=4,
+        num_experts=experts,
         experts_per_token=2,
         expert_size=hidden,
         encoder_heads=heads,
@@ -135,7 +143,7 @@ def smoke(seed: int = 0) -> Trial:
         joint=500,
         steps=1000,
         joint_phases=phases((0.0, 6, 3, 0.4)),
-        phases=phases((0.0, 4, 1, 0.4), (0.1, 6, 2, 0.4), (0.4, 6, 4, 0.2)),
+        phases=phases((0.0, 4, 1, 0.4), (0.1, 6, 2, 0.4), (0.4, 6, 4, 0.1)),
         lr=0.002,
         seed=seed,
     )

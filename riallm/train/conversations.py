@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from riallm.core.errors import UsageError
 from riallm.data.conversations.conversation import ConversationConfig, Turn, conversation
 from riallm.data.conversations.tokens import interaction
 from riallm.models.episodes import Episodes, Interaction, episodes
@@ -47,15 +48,30 @@ def batch(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Conversations:
-    """The batches of a configuration, `rows` conversations each: batch n has those from n * rows on."""
+class Phase:
+    """From the share `begin` of a stage on, conversations of a configuration."""
 
+    begin: float = 0.0
     config: ConversationConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversations:
+    """The `num` batches of phases, `rows` conversations each: batch n has those from n * rows on."""
+
+    phases: tuple[Phase, ...]
+    num: int
     tokenizer: HybridTokenizer
     rows: int
     num_tokens: int = MAX_TOKENS
 
+    def __post_init__(self) -> None:
+        begins = [phase.begin for phase in self.phases]
+        if begins[:1] != [0.0] or sorted(set(begins)) != begins or begins[-1] >= 1.0:
+            raise UsageError(f"phases begin at {begins}; expected 0 first, and each later than the one before, below 1")
+
     def __call__(self, number: int) -> Episodes:
         """The batch of a number."""
+        config = [phase.config for phase in self.phases if phase.begin <= number / self.num][-1]
         first = number * self.rows
-        return batch(self.config, self.tokenizer, first=first, rows=self.rows, num_tokens=self.num_tokens).episodes
+        return batch(config, self.tokenizer, first=first, rows=self.rows, num_tokens=self.num_tokens).episodes

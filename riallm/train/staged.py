@@ -13,6 +13,7 @@ import torch
 
 from riallm.core.errors import UsageError
 from riallm.core.files import atomic_write
+from riallm.data.conversations.tokens import make_tokenizer
 from riallm.data.interaction_rows import Form, Rows
 from riallm.models.episodes import Episodes
 from riallm.models.load import TOKENIZER, save_rxt
@@ -23,10 +24,11 @@ from riallm.tokenizer.hybrid import HybridTokenizer
 from riallm.tokenizer.interaction import markers, with_markers
 from riallm.tokenizer.training import train as train_vocabulary
 from riallm.train import saved
+from riallm.train.conversations import Conversations, Phase
 from riallm.train.episodes import MemoryAware, Overheard
 from riallm.train.interactions import Interactions, TooLong
 from riallm.train.joint import HIDDEN, Joint, JointRxT
-from riallm.train.loop import Run, Step, TrainConfig
+from riallm.train.loop import Run, Source, Step, TrainConfig
 from riallm.train.stage import Dtype, same
 from riallm.train.writing import Blended, Reconstructed
 
@@ -39,22 +41,24 @@ MAX_TOKENIZER_CHARS = 20_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SupervisedStage:
-    """One stage. files: of rows of the form, in the folder of data. rows: of a batch. epochs: how often every row is
-    seen, which may be less than once; `train.max_steps` bounds the steps that this makes."""
+    """One stage. files: of rows of the form, in the folder of data; epochs: how often every row is seen, which may be
+    less than once; `train.max_steps` bounds the steps that this makes. Or phases: conversations in English that are
+    made as they are needed, for `train.max_steps`. rows: of a batch."""
 
     name: str
-    files: tuple[str, ...]
-    form: Form
     objective: Supervised
     rows: int
     train: TrainConfig
+    files: tuple[str, ...] = ()
+    form: Form = "conversation"
     epochs: float = 1.0
+    phases: tuple[Phase, ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.files or self.rows < 1 or not self.epochs > 0.0:
+        if bool(self.files) == bool(self.phases) or self.rows < 1 or not self.epochs > 0.0:
             raise UsageError(
-                f"stage {self.name}: at least one file and one row a batch, epochs above 0; got {self.files}, "
-                f"{self.rows} and {self.epochs}"
+                f"stage {self.name}: either files or phases, at least one row a batch, epochs above 0; got "
+                f"{self.files}, {len(self.phases)} phases, {self.rows} and {self.epochs}"
             )
 
     def num_steps(self, num_items: int) -> int:
@@ -65,9 +69,9 @@ class SupervisedStage:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StagedRecipe:
     """data: the folder of the files, and of a tokenizer.json with the markers of interactions; without that one, a
-    vocabulary is learned from the rows of the first stage, which are text. too_long: what becomes of interactions
-    that the model has no room for. bits: what the model is written in (None: bfloat16). Where data lie and what device
-    is used is no part of what a run is."""
+    vocabulary is learned from the rows of the first stage, which are text, or from conversations. too_long: what
+    becomes of interactions that the model has no room for. bits: what the model is written in (None: bfloat16). Where
+    data lie and what device is used is no part of what a run is."""
 
     name: str
     model: RxTConfig
@@ -129,7 +133,7 @@ def run(
 
 def check_files(recipe: StagedRecipe) -> None:
     """Raises UsageError, which names all that are missing and their forms."""
-    if not recipe.data:
+    if not recipe.data and any(stage.files for stage in recipe.stages):
         wanted = sorted({f"{name} ({stage.form})" for stage in recipe.stages for name in stage.files})
         raise UsageError(
             f"{recipe.name} reads files of yours, JSON lines in a folder: {', '.join(wanted)}. Give the folder: "
@@ -149,11 +153,13 @@ def tokenizer_of(recipe: StagedRecipe, folder: Path) -> HybridTokenizer:
     more tokens than the model has."""
     folder.mkdir(parents=True, exist_ok=True)
     path, given = folder / TOKENIZER, Path(recipe.data) / TOKENIZER
-    if not path.exists() and given.is_file():
+    first = recipe.stages[0]
+    if not path.exists() and recipe.data and given.is_file():
         tokenizers.load(given)  # one that is damaged never gets here
         atomic_write(path, given.read_bytes())
+    if not path.exists() and first.phases:
+        tokenizers.save(make_tokenizer(size=recipe.model.vocab_size, seed=recipe.seed), path)
     if not path.exists():
-        first = recipe.stages[0]
         if first.form != "text":
             raise UsageError(f"{recipe.data} has no {TOKENIZER}, and the first stage reads no text to learn one from")
         rows = Rows(recipe.files(first), "text")
@@ -177,20 +183,34 @@ def _train(
     on_stage: Callable[[str, int], Heard],
 ) -> None:
     stage = recipe.stages[number]
-    batches = Interactions(
-        Rows(recipe.files(stage), stage.form),
-        tokenizer,
-        batch_rows=stage.rows,
-        num_tokens=recipe.model.max_interaction,
-        too_long=recipe.too_long,
-        seed=100 * recipe.seed + number,
-    )
-    config = replace(stage.train, max_steps=stage.num_steps(batches.num_items))
+    batches, steps = _batches(recipe, number, tokenizer)
+    config = replace(stage.train, max_steps=steps)
     training = Run(model, partial(_on_device, batches, recipe.device), stage.objective, config, folder)
     if training.elapsed < 1.0:
         training.on_step = on_stage(stage.name, config.max_steps)
         training.train()
 
 
-def _on_device(batches: Interactions, device: str, number: int) -> Episodes:
+def _batches(recipe: StagedRecipe, number: int, tokenizer: HybridTokenizer) -> tuple[Source[Episodes], int]:
+    """Of a stage, and its steps. No two stages share a conversation that was made."""
+    stage, seed = recipe.stages[number], 100 * recipe.seed + number
+    if stage.phases:
+        phases = tuple(replace(each, config=replace(each.config, seed=seed)) for each in stage.phases)
+        num = stage.train.max_steps * stage.train.accumulate
+        limit = recipe.model.max_interaction
+        return Conversations(phases=phases, num=num, tokenizer=tokenizer, rows=stage.rows, num_tokens=limit), (
+            stage.train.max_steps
+        )
+    found = Interactions(
+        Rows(recipe.files(stage), stage.form),
+        tokenizer,
+        batch_rows=stage.rows,
+        num_tokens=recipe.model.max_interaction,
+        too_long=recipe.too_long,
+        seed=seed,
+    )
+    return found, stage.num_steps(found.num_items)
+
+
+def _on_device(batches: Source[Episodes], device: str, number: int) -> Episodes:
     return batches(number).to(device)

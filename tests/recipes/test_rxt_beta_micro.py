@@ -86,7 +86,7 @@ def test_steps_are_what_epochs_make() -> None:
     assert replace(aware, epochs=0.3, rows=4).num_steps(81) == 1
     assert replace(aware, train=replace(aware.train, max_steps=7)).num_steps(80_000) == 7
     for wrong in ({"files": ()}, {"rows": 0}, {"epochs": 0.0}):
-        with pytest.raises(UsageError, match="stage aware: at least one file"):
+        with pytest.raises(UsageError, match="stage aware: either files or phases"):
             replace(aware, **wrong)  # type: ignore[arg-type]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from riallm.models.rxt import RxT
 from riallm.testing.tiny_rxt import tiny_rxt
 from riallm.tokenizer.hybrid import HybridTokenizer
 from riallm.tokenizer.interaction import markers
-from riallm.train.conversations import MAX_TOKENS, Conversations, batch
+from riallm.train.conversations import MAX_TOKENS, Conversations, Phase, batch
 from riallm.train.episodes import MemoryAware, Overheard
 from riallm.train.loop import Run, Step, TrainConfig
 from riallm.train.optim import OptimiserConfig
@@ -54,22 +55,33 @@ def test_tokens_are_the_text_and_the_places_of_answer_and_value(tokenizer: Hybri
     assert data.num_bytes == sum(len(turn.answer) for each in turns for turn in each)
 
 
+def test_phases_follow_one_another(tokenizer: HybridTokenizer) -> None:
+    first = replace(CONFIG, min_turns=None)
+    longer = replace(first, num_turns=CONFIG.num_turns + 2)
+    phases = (Phase(config=first), Phase(begin=0.5, config=longer))
+    source = Conversations(phases=phases, num=4, tokenizer=tokenizer, rows=2)
+    assert [source(number).tokens.shape[1] for number in (1, 2)] == [CONFIG.num_turns, longer.num_turns]
+    for wrong in (phases[1:], (phases[0], phases[0])):
+        with pytest.raises(UsageError, match="expected 0 first"):
+            Conversations(phases=wrong, num=4, tokenizer=tokenizer, rows=2)
+
+
 def test_batches_of_other_numbers_are_other_conversations(tokenizer: HybridTokenizer) -> None:
-    source = Conversations(config=CONFIG, tokenizer=tokenizer, rows=4)
+    source = Conversations(phases=(Phase(config=CONFIG),), num=100, tokenizer=tokenizer, rows=4)
     first, second = source(0), source(1)
     whole = batch(CONFIG, tokenizer, first=0, rows=8).episodes
     assert torch.equal(source(1).tokens, second.tokens)
     for half, rows in ((first, slice(0, 4)), (second, slice(4, 8))):
         assert torch.equal(whole.tokens[rows, : half.tokens.shape[1]], half.tokens)
     with pytest.raises(UsageError, match="rows have 12"):
-        Conversations(config=CONFIG, tokenizer=tokenizer, rows=4, num_tokens=12)(0)
+        Conversations(phases=(Phase(config=CONFIG),), num=100, tokenizer=tokenizer, rows=4, num_tokens=12)(0)
 
 
 @pytest.mark.parametrize("objective", [MemoryAware(), Overheard()])
 def test_a_run_that_goes_on_is_the_run_that_never_stopped(
     tokenizer: HybridTokenizer, tmp_path: Path, objective: MemoryAware | Overheard
 ) -> None:
-    source = Conversations(config=CONFIG, tokenizer=tokenizer, rows=2)
+    source = Conversations(phases=(Phase(config=CONFIG),), num=100, tokenizer=tokenizer, rows=2)
 
     def trained(folder: Path, *, stop: int | None = None) -> dict[str, torch.Tensor]:
         model = RxT(tiny_rxt(vocab_size=tokenizer.vocab_size, max_interaction=MAX_TOKENS))
@@ -99,7 +111,7 @@ def test_a_model_that_learned_conversations_by_heart_answers_them_when_it_is_ask
 ) -> None:
     """Training and evaluation write an interaction alike: the same tokens, memory and answer."""
     config = ConversationConfig(num_turns=3, num_relations=6, max_live=2, untold=0.0, chat=0.0, seed=2)
-    source = Conversations(config=config, tokenizer=tokenizer, rows=4)
+    source = Conversations(phases=(Phase(config=config),), num=100, tokenizer=tokenizer, rows=4)
     model = RxT(tiny_rxt(vocab_size=tokenizer.vocab_size, max_interaction=MAX_TOKENS))
     model.initialise(0)
     optimiser = OptimiserConfig(kind="adamw", lr=0.01, weight_decay=0.0)
