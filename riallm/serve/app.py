@@ -64,7 +64,10 @@ def create_app(models: Mapping[str, Served], options: ServeOptions) -> FastAPI:
     app.add_middleware(Guard, options=options, metrics=metrics)
     if options.origins:
         app.add_middleware(
-            CORSMiddleware, allow_origins=list(options.origins), allow_methods=["GET", "POST", "DELETE"], allow_headers=["*"]
+            CORSMiddleware,
+            allow_origins=list(options.origins),
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["*"],
         )
     app.add_exception_handler(HTTPException, _no_route)
     _add_answers(app, house)

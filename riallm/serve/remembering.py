@@ -50,17 +50,12 @@ class Remembering:
         return {"store": self.stores, "previous_response_id": self._previous, "conversation": conversation}
 
     def interaction(self, prompt: Prompt) -> Interaction | None:
-        """What the engine is told. Raises ApiError: 404 for an id that there is not any more or never was, 409 while
-        somebody else speaks in the conversation."""
+        """What the engine is told; whoever gets an error, here or later, calls `drop`. Raises ApiError: 404 for an id
+        that there is not any more or never was, 409 while somebody else speaks in the conversation."""
         if self._memories is None:
             return None
         with told_to_clients(self._previous, self._conversation):
-            place = self._place(self._memories)
-            try:
-                place = self._memories.read(place, prompt.history)
-            except BaseException:
-                self.drop()
-                raise
+            place = self._memories.read(self._place(self._memories), prompt.history)
         return Interaction(memory=place.memory, after=None if self.saying is None else self.saying.after)
 
     def drop(self) -> None:

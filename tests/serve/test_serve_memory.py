@@ -357,6 +357,22 @@ def test_too_many_leave_the_conversation_free(start: Start) -> None:
     assert respond(server, "two", conversation=conversation).status in ("completed", "incomplete")
 
 
+def test_turns_of_the_input_are_written_on_top_and_bad_ones_leave_the_conversation_free(told: Remembering) -> None:
+    conversation = told.client.conversations.create().id
+    said, _ = alone(told, ["one"])
+    turns = [{"role": "user", "content": "one"}, {"role": "assistant", "content": "y" * 900}]
+    last = {"role": "user", "content": "two"}
+    with pytest.raises(BadRequestError, match="an interaction of"):
+        respond(told, [*turns, last], conversation=conversation)  # type: ignore[arg-type]
+    assert respond(told, "one", conversation=conversation).output_text == said[0]
+    told.memories.at(conversation).memory.result(SECONDS)
+    turns[1]["content"] = "well"
+    respond(told, [*turns, last], conversation=conversation)  # type: ignore[arg-type]
+    assert told.memories.at(conversation).memory.result(SECONDS).version == 3
+    row = interaction_ids(told.text.tokenizer, "one", "well")
+    assert row in told.watch.written
+
+
 def test_it_says_that_it_answers_messages(told: Remembering) -> None:
     model = told.client.models.retrieve("tiny")
     assert model.model_extra is not None
