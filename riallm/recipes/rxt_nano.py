@@ -19,15 +19,18 @@ from riallm.train.optim import OptimiserConfig
 from riallm.train.schedule import Schedule
 from riallm.train.staged import StagedRecipe, SupervisedStage
 
+CHANGED = 0.2
+"""How often a fact is told anew: more often than it will be, else the old value stays."""
 
-def few(live: int, *, turns: int, untold: float) -> ConversationConfig:
+
+def few(live: int, *, turns: int, untold: float, retell: float = CHANGED) -> ConversationConfig:
     """So many facts, told first; then questions, also for what was not told, so that keys have to be compared."""
-    return ConversationConfig(num_turns=turns, max_live=live, opening=live, untold=untold, retell=0.0, chat=0.0)
+    return ConversationConfig(num_turns=turns, max_live=live, opening=live, untold=untold, retell=retell, chat=0.0)
 
 
 def many(*, turns: int, live: int) -> ConversationConfig:
     """Conversations as they are held: told, changed, asked, and small talk in between."""
-    return ConversationConfig(num_turns=turns, max_live=live, untold=0.1)
+    return ConversationConfig(num_turns=turns, max_live=live, untold=0.1, retell=CHANGED)
 
 
 def _train(steps: int, *, lr: float, schedule: Schedule) -> TrainConfig:
@@ -39,7 +42,7 @@ def _recipe(
     name: str, sizes: RxTConfig, *, rows: int, joint: int, steps: int, lr: float, last: ConversationConfig
 ) -> StagedRecipe:
     phases = (
-        Phase(config=few(1, turns=4, untold=0.4)),
+        Phase(config=few(1, turns=4, untold=0.4, retell=0.0)),
         Phase(begin=0.03, config=few(2, turns=6, untold=0.4)),
         Phase(begin=0.1, config=few(4, turns=8, untold=0.3)),
         Phase(begin=0.3, config=last),
@@ -52,7 +55,7 @@ def _recipe(
         stages=(
             SupervisedStage(
                 name="joint",
-                phases=(Phase(config=few(4, turns=8, untold=0.4)),),
+                phases=(Phase(config=few(4, turns=8, untold=0.4, retell=0.0)),),
                 objective=Overheard(),
                 rows=rows,
                 train=_train(joint, lr=lr, schedule=Schedule(kind="wsd", warmup=0.05, decay=0.0)),
@@ -70,8 +73,8 @@ def _recipe(
 
 def rxt_nano() -> StagedRecipe:
     """What two cores train in less than two hours."""
-    sizes = model(hidden=96, layers=2, slots=32, vocab=VOCAB, max_interaction=MAX_TOKENS)
-    return _recipe("rxt_nano", sizes, rows=32, joint=2000, steps=6000, lr=0.001, last=many(turns=12, live=8))
+    sizes = model(hidden=128, layers=2, slots=32, vocab=VOCAB, max_interaction=MAX_TOKENS)
+    return _recipe("rxt_nano", sizes, rows=32, joint=1500, steps=5500, lr=0.001, last=many(turns=12, live=8))
 
 
 def rxt_nano_gpu() -> StagedRecipe:

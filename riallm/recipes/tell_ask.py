@@ -53,13 +53,15 @@ COMPETING = GateConfig(kind="competing", status="learned", weight=1.0, bias=2.0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Phase:
-    """From a share of a stage on: interactions of a conversation, facts at a time, and how often what was never told is
-    asked. Often at first, with one fact: else "say the value" is learned, and the key is never compared."""
+    """From a share of a stage on: interactions of a conversation, facts at a time, how often what was never told is
+    asked, and how often a fact is told anew. The former often at first, else "say one of the values" is learned, and
+    the key is never compared; the latter more often than it will be, else the old value stays."""
 
     begin: float
     num_turns: int
     max_live: int
     untold: float
+    retell: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,9 +117,9 @@ def model(
     )
 
 
-def phases(*rows: tuple[float, int, int, float]) -> tuple[Phase, ...]:
-    """Each as begin, num_turns, max_live, untold."""
-    return tuple(Phase(begin=a, num_turns=b, max_live=c, untold=d) for a, b, c, d in rows)
+def phases(*rows: tuple[float, int, int, float, float]) -> tuple[Phase, ...]:
+    """Each as begin, num_turns, max_live, untold, retell."""
+    return tuple(Phase(begin=a, num_turns=b, max_live=c, untold=d, retell=e) for a, b, c, d, e in rows)
 
 
 def full(seed: int = 0) -> Trial:
@@ -128,8 +130,8 @@ def full(seed: int = 0) -> Trial:
         task=task,
         joint=1000,
         steps=2400,
-        joint_phases=phases((0.0, 8, 4, 0.4)),
-        phases=phases((0.0, 4, 1, 0.4), (0.05, 6, 2, 0.4), (0.15, 8, 4, 0.3), (0.4, 12, 8, 0.1)),
+        joint_phases=phases((0.0, 8, 4, 0.4, 0.0)),
+        phases=phases((0.0, 4, 1, 0.4, 0.0), (0.05, 6, 2, 0.4, 0.2), (0.15, 8, 4, 0.3, 0.2), (0.4, 12, 8, 0.1, 0.2)),
         seed=seed,
     )
 
@@ -142,8 +144,8 @@ def smoke(seed: int = 0) -> Trial:
         task=task,
         joint=500,
         steps=1000,
-        joint_phases=phases((0.0, 6, 3, 0.4)),
-        phases=phases((0.0, 4, 1, 0.4), (0.1, 6, 2, 0.4), (0.4, 6, 4, 0.1)),
+        joint_phases=phases((0.0, 6, 3, 0.4, 0.0)),
+        phases=phases((0.0, 4, 1, 0.4, 0.0), (0.1, 6, 2, 0.4, 0.2), (0.4, 6, 4, 0.1, 0.2)),
         lr=0.002,
         seed=seed,
     )
@@ -193,7 +195,7 @@ def source(trial: Trial, steps: int, phases: Sequence[Phase], *, stage: int) -> 
         task = replace(
             trial.task,
             opening=phase.max_live if early else 1,
-            retell=0.0 if early else trial.task.retell,
+            retell=phase.retell,
             chat=0.0 if early else trial.task.chat,
             num_turns=phase.num_turns,
             max_live=phase.max_live,
