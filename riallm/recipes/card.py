@@ -43,10 +43,10 @@ class Facts:
 def card(facts: Facts) -> str:
     """The card as Markdown with its head."""
     parts = [_what(facts), _figures(facts), _data(facts), f"{TRAINING}{facts.training}", _limitations(facts)]
-    return "\n\n".join((head(facts).strip(), *(_wrapped(part.strip()) for part in parts))) + "\n"
+    return "\n\n".join((_head(facts).strip(), *(wrapped(part.strip()) for part in parts))) + "\n"
 
 
-def _wrapped(text: str) -> str:
+def wrapped(text: str) -> str:
     """Plain paragraphs broken anew, since the figures in them have any length."""
     return "\n\n".join(
         part if part.startswith(("#", "|", "-")) else textwrap.fill(part, 120, break_on_hyphens=False)
@@ -54,31 +54,36 @@ def _wrapped(text: str) -> str:
     )
 
 
-def head(facts: Facts) -> str:
+def head(name: str, *, language: str, tags: Sequence[str], results: Sequence[Record]) -> str:
     """The metadata; figures as a model index."""
-    results = []
-    bits = facts.of("bpb")
-    if bits is not None:
-        every = next(row for row in bits["rows"] if row["package"] == "all")
-        results.append(_entry("text-generation", "held-out packages", "bits per byte", every["model"]))
-    for name in ("held_out", "humaneval_infilling"):
-        filled = facts.of("infill", set=name)
-        if filled is not None:
-            results.append(_entry("text-generation", name, "exact match, single lines", filled["model"]["value"]))
     values: dict[str, Any] = {
         "license": "apache-2.0",
-        "language": ["code"],
+        "language": [language],
         "library_name": "riallm",
         "pipeline_tag": "text-generation",
-        "tags": ["python", "code", "infilling", "program-repair"],
+        "tags": tags,
     }
     if results:
-        values["model-index"] = [{"name": facts.name, "results": results}]
+        values["model-index"] = [{"name": name, "results": results}]
     lines = [f"{key}: {json.dumps(value)}" for key, value in values.items()]
     return "\n".join(("---", *lines, "---", ""))
 
 
-def _entry(task: str, data: str, metric: str, value: float) -> dict[str, Any]:
+def _head(facts: Facts) -> str:
+    results = []
+    bits = facts.of("bpb")
+    if bits is not None:
+        every = next(row for row in bits["rows"] if row["package"] == "all")
+        results.append(entry("text-generation", "held-out packages", "bits per byte", every["model"]))
+    for name in ("held_out", "humaneval_infilling"):
+        filled = facts.of("infill", set=name)
+        if filled is not None:
+            results.append(entry("text-generation", name, "exact match, single lines", filled["model"]["value"]))
+    return head(facts.name, language="code", tags=["python", "code", "infilling", "program-repair"], results=results)
+
+
+def entry(task: str, data: str, metric: str, value: float) -> dict[str, Any]:
+    """A figure of the model index."""
     return {
         "task": {"type": task},
         "dataset": {"name": data, "type": "python"},

@@ -14,49 +14,99 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from riallm.checkpoint.folder import add
 from riallm.core.errors import RiallmError, UsageError
 from riallm.data.corpus.manifest import Manifest, notices, read
-from riallm.models.load import load_ria
+from riallm.models.load import keeps_memory, load_ria, load_rxt
 from riallm.recipes.card import Facts, card, corpus_of, training, training_of
 from riallm.recipes.corpus import MANIFESTS
+from riallm.recipes.memory_card import MemoryFacts, memory_card, memory_training
 from riallm.train.stage import BEFORE
+from riallm.train.staged import place_of
 
 RECORDS = ("stage.json", "result.json", "metrics.jsonl")
 CARD, NOTICES = "README.md", "THIRD_PARTY.md"
 
 
-def facts_of(run: Path, name: str, evaluations: Sequence[Path]) -> Facts:
-    """What the records of a run say, or the card of a model that was shipped. Raises UsageError for a run that is not
-    over."""
+class Shipped(NamedTuple):
+    """What is told of a model, and the files beside it."""
+
+    num_parameters: int
+    num_bytes: int
+    files: dict[str, bytes]
+
+
+def described(run: Path, name: str, evaluations: Sequence[Path]) -> Shipped:
+    """Card and notices of a run that is over, or of a model that was shipped; its files are checked. Raises UsageError
+    for a run that is not over."""
     folder = model_of(run)
+    records = [record(path) for path in evaluations]
+    num_bytes = sum(path.stat().st_size for path in folder.iterdir() if path.name not in (CARD, NOTICES))
+    if keeps_memory(folder):
+        return _with_memory(run, folder, name, num_bytes, records)
     if folder == run:
         before = (run / CARD).read_text("utf-8")
         told, corpus = training_of(before), corpus_of(before)
     else:
         stage, result = (json.loads((run / file).read_text("utf-8")) for file in RECORDS[:2])
-        steps = [json.loads(line) for line in (run / RECORDS[2]).read_text("utf-8").splitlines()]
         first = training_of((run / BEFORE).read_text("utf-8")) if (run / BEFORE).exists() else ""
-        told, corpus = training(stage, result, steps, first), stage["text"]["corpus"]
+        told, corpus = training(stage, result, _steps(run), first), stage["text"]["corpus"]
     model = load_ria(folder)
-    return Facts(
+    facts = Facts(
         name=name,
         num_parameters=model.costs().num_parameters,
-        num_bytes=sum(path.stat().st_size for path in folder.iterdir() if path.name not in (CARD, NOTICES)),
+        num_bytes=num_bytes,
         config=model.config,
         training=told,
         corpus=manifest(corpus) if corpus else None,
-        evaluations=[record(path) for path in evaluations],
+        evaluations=records,
     )
+    files = {CARD: card(facts).encode()}
+    if facts.corpus is not None:
+        files[NOTICES] = notices(facts.corpus).encode()
+    return Shipped(facts.num_parameters, num_bytes, files)
+
+
+def _with_memory(run: Path, folder: Path, name: str, num_bytes: int, records: list[dict[str, Any]]) -> Shipped:
+    if folder == run:
+        told = training_of((run / CARD).read_text("utf-8"))
+    else:
+        recipe = json.loads((run / RECORDS[0]).read_text("utf-8"))
+        told = memory_training(
+            recipe, [(stage, _steps(run / place)) for stage, place in zip(*_staged(run), strict=True)]
+        )
+    model = load_rxt(folder)
+    facts = MemoryFacts(
+        name=name,
+        num_parameters=sum(each.numel() for each in model.parameters()),
+        num_bytes=num_bytes,
+        config=model.config,
+        training=told,
+        evaluations=records,
+    )
+    return Shipped(facts.num_parameters, num_bytes, {CARD: memory_card(facts).encode()})
+
+
+def _steps(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / RECORDS[2]).read_text("utf-8").splitlines()]
+
+
+def _staged(run: Path) -> tuple[list[dict[str, Any]], list[Path]]:
+    """The stages of a recipe, and where each was trained."""
+    stages = json.loads((run / RECORDS[0]).read_text("utf-8"))["stages"]
+    return stages, [place_of(run, number, stage["name"]) for number, stage in enumerate(stages)]
 
 
 def model_of(run: Path) -> Path:
     """The folder of a run's model; of a shipped one, itself."""
     if (run / CARD).exists() and (run / "manifest.json").exists():
         return run
-    missing = [file for file in (*RECORDS, "model/manifest.json") if not (run / file).exists()]
+    wanted = [*(run / file for file in RECORDS), run / "model/manifest.json"]
+    if (run / RECORDS[0]).exists() and "stages" in json.loads((run / RECORDS[0]).read_text("utf-8")):
+        wanted = [*(place / RECORDS[2] for place in _staged(run)[1]), wanted[-1]]
+    missing = [path.relative_to(run) for path in wanted if not path.exists()]
     if missing:
         raise UsageError(f"{run} has no {missing[0]}: the run is not over; `riallm train` with the same folder goes on")
     return run / "model"
@@ -79,21 +129,18 @@ def record(path: Path) -> dict[str, Any]:
     return found
 
 
-def ship(run: Path, to: Path, evaluations: Sequence[Path]) -> Facts:
+def ship(run: Path, to: Path, evaluations: Sequence[Path]) -> Shipped:
     """Write the model with card and notices to `to`, which is whole or as it was."""
-    facts = facts_of(run, to.name, evaluations)  # checks the model's files as well
-    files = {CARD: card(facts).encode()}
-    if facts.corpus is not None:
-        files[NOTICES] = notices(facts.corpus).encode()
+    told = described(run, to.name, evaluations)
     to.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=to.parent, prefix=f".{to.name}-") as scratch:
         made = Path(scratch) / "model"
         shutil.copytree(model_of(run), made)
-        add(made, files)
+        add(made, told.files)
         if to.exists():
             shutil.move(to, Path(scratch) / "old")
         shutil.move(made, to)
-    return facts
+    return told
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -104,11 +151,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--evaluations", type=Path, nargs="*", default=[], help="files that end with a JSON object")
     options = parser.parse_args(argv)
     try:
-        facts = ship(options.run, options.to, options.evaluations)
+        told = ship(options.run, options.to, options.evaluations)
     except RiallmError as error:
         sys.stderr.write(f"ship: {error}\n")
         return error.exit_code
-    sys.stdout.write(f"{options.to}: {facts.num_parameters:,} parameters, {facts.num_bytes:,} bytes\n")
+    sys.stdout.write(f"{options.to}: {told.num_parameters:,} parameters, {told.num_bytes:,} bytes\n")
     return 0
 
 

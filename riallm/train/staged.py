@@ -119,7 +119,7 @@ def run(
     model = JointRxT(recipe.model, mask_token=mask_token, dtype=getattr(torch, recipe.dtype))
     model.initialise(recipe.seed)  # on the processor, so that every device begins with the same weights
     model.to(recipe.device)
-    places = [folder / f"{number}-{stage.name}" for number, stage in enumerate(recipe.stages)]
+    places = [place_of(folder, number, stage.name) for number, stage in enumerate(recipe.stages)]
     begun = [number for number, place in enumerate(places) if saved.latest(place / "saves")]
     for number in range(max(begun, default=0), len(places)):  # of those before, what comes behind holds the weights
         _train(recipe, number, model, tokenizer, places[number], on_stage)
@@ -129,6 +129,11 @@ def run(
         files = {TOKENIZER: (folder / TOKENIZER).read_bytes()}
         save_rxt(model.cpu().shipped(), place, bits=recipe.bits, files=files)
     return Finished(folder=place, steps=steps)
+
+
+def place_of(folder: Path, number: int, name: str) -> Path:
+    """Where a run has its stage of a number and name."""
+    return folder / f"{number}-{name}"
 
 
 def check_files(recipe: StagedRecipe) -> None:

@@ -1,0 +1,74 @@
+"""A run of stages becomes a folder with weights and a card, whose figures are those of the records."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from riallm.checkpoint.folder import verify
+from riallm.core.errors import UsageError
+from riallm.recipes.rxt_nano import rxt_smoke
+from riallm.recipes.ship import main, ship
+from riallm.train.staged import run
+
+
+def estimate(value: float) -> dict[str, Any]:
+    return {"value": value, "low": value - 0.01, "high": value + 0.01, "num": 1234}
+
+
+def evaluation(split: str) -> dict[str, Any]:
+    """As `riallm eval memory` ends."""
+    asked = {"exact": estimate(0.625), "by_distance": {"1": estimate(0.75), "8": estimate(0.5)}}
+    asked |= {"retold": estimate(0.4375), "retold_stale": estimate(0.25), "untold": estimate(0.875)}
+    controls = {name: {"exact": estimate(0.015625), "donor": estimate(0.5625)} for name in ("reset", "swap", "unread")}
+    lengths = {factor: {"memory": asked, **controls} for factor in ("1x", "2x", "4x")}
+    return {"task": "memory", "split": split, "turns": 12, "command": f"riallm eval memory --split {split}", **lengths}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    run(rxt_smoke(), folder)
+    return folder
+
+
+def test_a_run_of_stages_ships_with_what_was_measured(trained: Path, tmp_path: Path) -> None:
+    told = []
+    for split in ("unseen", "test"):
+        told.append(tmp_path / f"{split}.txt")
+        told[-1].write_text(f"a table\n{json.dumps(evaluation(split))}\n")
+    shipped = tmp_path / "weights" / "tiny"
+    ship(trained, shipped, told)
+    card = (shipped / "README.md").read_text()
+    for figure in (
+        "62.5 % [61.5, 63.5]",
+        "| 1,234 |",
+        "swap 1.6 %",
+        "the old value 25.0 %",
+        "56.2 %",
+        "24 interactions",
+    ):
+        assert figure in card, figure
+    for step in ("joint: 2 steps, 8 conversations", "memory: 4 steps, 16 conversations", "Recipe rxt_smoke"):
+        assert step in card, step
+    assert card.index("### test") < card.index("### unseen")
+    assert "### train" not in card, "what was not measured is not there"
+    verify(shipped)
+    again = tmp_path / "weights" / "again"
+    assert main([str(shipped), "--to", str(again), "--evaluations", str(told[0])]) == 0
+    newer = (again / "README.md").read_text()
+    assert "joint: 2 steps" in newer and "### test" not in newer
+    assert (again / "layer_0.safetensors").read_bytes() == (trained / "model" / "layer_0.safetensors").read_bytes()
+
+
+def test_a_run_that_is_not_over_does_not_ship(trained: Path, tmp_path: Path) -> None:
+    half = tmp_path / "half"
+    shutil.copytree(trained, half)
+    shutil.rmtree(half / "1-memory")
+    with pytest.raises(UsageError, match=r"has no 1-memory/metrics.jsonl: the run is not over"):
+        ship(half, tmp_path / "tiny", [])
+    assert not (tmp_path / "tiny").exists()
