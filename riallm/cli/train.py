@@ -46,7 +46,7 @@ def main(argv: list[str]) -> int:
     stage = override(recipe(options.recipe), options.override)
     folder = options.out or cache_home() / "runs" / stage.name
     try:
-        found = run(stage, folder, on_step=bar(stage.name, stage.train.max_steps, quiet=_quiet(options)))
+        found = run(stage, folder, on_step=bar(stage.name, quiet=_quiet(options)))
     except KeyboardInterrupt:
         return _stopped(folder)
     draw(folder)
@@ -68,7 +68,7 @@ def _staged(options: argparse.Namespace) -> int:
 
     def on_stage(name: str, steps: int) -> Any:
         begun.append(name)
-        return bar(name, steps, quiet=_quiet(options))
+        return bar(name, quiet=_quiet(options))
 
     try:
         found = run(recipe, folder, on_stage=on_stage)
@@ -88,9 +88,9 @@ def _stopped(folder: Path) -> int:
     return 130
 
 
-def bar(name: str, max_steps: int, *, quiet: bool) -> Any:
-    """Hears each step: on a terminal a bar with loss, speed and time that is left, elsewhere a line now and then."""
-    seconds = [0.0]
+def bar(name: str, *, quiet: bool) -> Any:
+    """Hears each step: on a terminal a bar with loss, speed and time that is left, elsewhere a line a twentieth."""
+    seconds, told = [0.0], [0]
 
     def line(step: Step) -> str:
         seconds[0] += step.seconds
@@ -105,9 +105,10 @@ def bar(name: str, max_steps: int, *, quiet: bool) -> Any:
     if quiet:
 
         def tell(step: Step) -> None:
-            text = line(step)
-            if step.step % max(1, max_steps // 20) == 0 or step.elapsed >= 1.0:
+            text, part = line(step), int(20 * step.elapsed)
+            if part > told[0]:
                 sys.stderr.write(text + "\n")
+            told[0] = part
 
         return tell
     from rich.progress import BarColumn, Progress, TextColumn

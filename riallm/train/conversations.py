@@ -7,6 +7,8 @@ Letters: B conversations, N interactions, T tokens.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
+from types import TracebackType
 from typing import NamedTuple
 
 import torch
@@ -17,6 +19,7 @@ from riallm.data.conversations.conversation import ConversationConfig, Turn, con
 from riallm.data.conversations.tokens import interaction
 from riallm.models.episodes import Episodes, Interaction, episodes
 from riallm.tokenizer.hybrid import HybridTokenizer
+from riallm.train.feed import Feed
 
 MAX_TOKENS = 32
 """Of an interaction with the tokenizer of `data.conversations.tokens`, markers included; a test counts them."""
@@ -70,8 +73,51 @@ class Conversations:
         if begins[:1] != [0.0] or sorted(set(begins)) != begins or begins[-1] >= 1.0:
             raise UsageError(f"phases begin at {begins}; expected 0 first, and each later than the one before, below 1")
 
-    def __call__(self, number: int) -> Episodes:
-        """The batch of a number."""
-        config = [phase.config for phase in self.phases if phase.begin <= number / self.num][-1]
-        first = number * self.rows
+    def __call__(self, number: int, elapsed: float = 0.0) -> Episodes:
+        """The batch of a number. elapsed: share of the stage that is over, of which a clock may say more than the
+        number does."""
+        return self.of_phase(self.phase(number, elapsed), number)
+
+    def phase(self, number: int, elapsed: float = 0.0) -> int:
+        """Which phase a batch is of."""
+        share = max(number / self.num, elapsed)
+        return sum(phase.begin <= share for phase in self.phases) - 1
+
+    def of_phase(self, phase: int, number: int) -> Episodes:
+        """The batch of a number, made as the phase has it."""
+        config, first = self.phases[phase].config, number * self.rows
         return batch(config, self.tokenizer, first=first, rows=self.rows, num_tokens=self.num_tokens).episodes
+
+
+class ConversationFeed:
+    """The batches of conversations on a device, made ahead by other processes. Only the run knows when its next phase
+    begins, so each phase has a `Feed` of its own, and what was made ahead for the one before is dropped. makers: as
+    `Feed` has them."""
+
+    def __init__(self, source: Conversations, *, device: str, makers: int | None = None) -> None:
+        self.source, self.device, self.makers = source, device, makers
+        self._phase = -1
+        self._feed: Feed[Episodes] | None = None
+
+    def __enter__(self) -> ConversationFeed:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __call__(self, number: int, elapsed: float = 0.0) -> Episodes:
+        """As `Conversations`; numbers should be asked for in order."""
+        phase = self.source.phase(number, elapsed)
+        if self._feed is None or phase != self._phase:
+            self.close()
+            made = partial(self.source.of_phase, phase)
+            self._phase, self._feed = phase, Feed(made, device=self.device, makers=self.makers)
+        return self._feed(number)
+
+    def close(self) -> None:
+        """End the processes; batches made ahead are dropped."""
+        if self._feed is not None:
+            self._feed.close()
+        self._feed = None

@@ -14,12 +14,22 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from itertools import count
 from types import TracebackType
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 
 from riallm.core.device import num_cores
 from riallm.core.workers import worker_begins
-from riallm.train.objective import Batch
+
+
+class Movable(Protocol):
+    """What can be brought to a device."""
+
+    def to(self, device: torch.device | str, /) -> Any:
+        """The same there."""
+
+
+B = TypeVar("B", bound=Movable)
 
 AHEAD = 8
 """Batches that wait on the device."""
@@ -30,11 +40,11 @@ def num_makers() -> int:
     return max(1, min(12, num_cores() - 2))
 
 
-_source: Callable[[int], Batch] | None = None
+_source: Callable[[int], Any] | None = None
 """What a worker process makes batches of."""
 
 
-def _begin(source: Callable[[int], Batch]) -> None:
+def _begin(source: Callable[[int], Any]) -> None:
     global _source
     worker_begins()
     torch.set_num_threads(1)  # the threads of the process that was forked are not here
@@ -47,20 +57,20 @@ def _made(number: int) -> bytes:
     return pickle.dumps(_source(number), protocol=5)
 
 
-class Feed:
+class Feed(Generic[B]):
     """A `Source` that hands out the batches of another one, on `device`. Numbers should be asked for in order: any
     other begins anew there. makers: processes; 0 makes the batches in the thread."""
 
-    def __init__(self, source: Callable[[int], Batch], *, device: str, makers: int | None = None) -> None:
+    def __init__(self, source: Callable[[int], B], *, device: str, makers: int | None = None) -> None:
         self.source, self.device = source, device
         self.makers = num_makers() if makers is None else makers
         self._next: int | None = None
         self._pool: ProcessPoolExecutor | None = None
         self._thread: threading.Thread | None = None
         self._over = threading.Event()
-        self._ready: queue.Queue[Batch | BaseException] = queue.Queue(AHEAD)
+        self._ready: queue.Queue[B | BaseException] = queue.Queue(AHEAD)
 
-    def __enter__(self) -> Feed:
+    def __enter__(self) -> Feed[B]:
         return self
 
     def __exit__(
@@ -68,7 +78,7 @@ class Feed:
     ) -> None:
         self.close()
 
-    def __call__(self, number: int) -> Batch:
+    def __call__(self, number: int) -> B:
         """The batch of a number. What its making raises is raised here."""
         if number != self._next:
             self.close()
@@ -89,7 +99,7 @@ class Feed:
         )
         self._thread.start()
 
-    def _by_processes(self, number: int) -> Iterator[Batch]:
+    def _by_processes(self, number: int) -> Iterator[B]:
         """The batches from `number` on; two for each process are under way at any time."""
         pool = self._pool = ProcessPoolExecutor(
             self.makers, mp_context=multiprocessing.get_context("fork"), initializer=_begin, initargs=(self.source,)
@@ -97,14 +107,14 @@ class Feed:
         numbers = count(number)
         waiting: deque[Future[bytes]] = deque(pool.submit(_made, next(numbers)) for _ in range(2 * self.makers))
 
-        def batches() -> Iterator[Batch]:
+        def batches() -> Iterator[B]:
             while True:
                 yield pickle.loads(waiting.popleft().result())
                 waiting.append(pool.submit(_made, next(numbers)))
 
         return batches()
 
-    def _bring(self, made: Iterator[Batch], over: threading.Event, ready: queue.Queue[Batch | BaseException]) -> None:
+    def _bring(self, made: Iterator[B], over: threading.Event, ready: queue.Queue[B | BaseException]) -> None:
         try:
             for batch in made:
                 if not _put(ready, batch.to(self.device), over):
@@ -124,7 +134,7 @@ class Feed:
             torch.cuda.synchronize()
 
 
-def _put(ready: queue.Queue[Batch | BaseException], item: Batch | BaseException, over: threading.Event) -> bool:
+def _put(ready: queue.Queue[B | BaseException], item: B | BaseException, over: threading.Event) -> bool:
     """Whether the item was taken before the end."""
     while not over.is_set():
         try:

@@ -45,6 +45,15 @@ class Carried(Generic[B]):
     made: Callable[[int, Carry | None], B]
 
 
+@dataclass(frozen=True, slots=True)
+class Following(Generic[B]):
+    """A source that changes as the run goes on: `made(number, elapsed)`, with the share of the run that is over before
+    the batch's step. The share is saved with the run; where a clock decides, a run that goes on may see other batches
+    than one that never stopped, as its schedule differs too."""
+
+    made: Callable[[int, float], B]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig:
     """max_steps and max_seconds bound the run, whichever comes first; the schedule follows the larger elapsed share.
@@ -92,7 +101,7 @@ class Run(Generic[B]):
     def __init__(
         self,
         model: Model,
-        source: Source[B] | Carried[B],
+        source: Source[B] | Carried[B] | Following[B],
         objective: Objective[B],
         config: TrainConfig,
         folder: Path,
@@ -213,6 +222,8 @@ class Run(Generic[B]):
     def _batch(self, place: int, number: int) -> B:
         if isinstance(self.source, Carried):
             return self.source.made(number, self.carry.get(place))
+        if isinstance(self.source, Following):
+            return self.source.made(number, self.elapsed)
         return self.source(number)
 
     def _grad_norm(self) -> float:

@@ -6,7 +6,7 @@ import contextlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -155,12 +155,16 @@ def run(stage: Stage, folder: Path, *, on_step: Callable[[Step], None] = lambda 
 
 
 def same(stage: Any, folder: Path, *, apart: Sequence[str] = ("device",)) -> None:
-    """Write down what is run in a folder, all but the settings `apart`; UsageError where it says something else."""
+    """Write down what is run in a folder, all but the settings `apart`; UsageError where it says something else. A
+    setting that came later has its default there."""
     folder.mkdir(parents=True, exist_ok=True)
     told = {name: value for name, value in to_json(stage).items() if name not in apart}
     path, text = folder / "stage.json", json.dumps(told, indent=1, sort_keys=True)
-    if path.exists() and path.read_text() != text:
-        raise UsageError(f"{folder} holds a run of another stage ({path.name}); name another folder by --out")
+    if path.exists():
+        known = json.loads(path.read_text())
+        later = {each.name: to_json(each.default) for each in fields(stage) if each.default is not MISSING}
+        if {**{name: value for name, value in later.items() if name in told}, **known} != json.loads(text):
+            raise UsageError(f"{folder} holds a run of another stage ({path.name}); name another folder by --out")
     atomic_write(path, text.encode())
 
 

@@ -3,8 +3,10 @@ rows to a model folder."""
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,11 +26,11 @@ from riallm.tokenizer.hybrid import HybridTokenizer
 from riallm.tokenizer.interaction import markers, with_markers
 from riallm.tokenizer.training import train as train_vocabulary
 from riallm.train import saved
-from riallm.train.conversations import Conversations, Phase
+from riallm.train.conversations import ConversationFeed, Conversations, Phase
 from riallm.train.episodes import MemoryAware, Overheard
 from riallm.train.interactions import Interactions, TooLong
 from riallm.train.joint import HIDDEN, Joint, JointRxT
-from riallm.train.loop import Run, Source, Step, TrainConfig
+from riallm.train.loop import Following, Run, Source, Step, TrainConfig
 from riallm.train.stage import Dtype, same
 from riallm.train.writing import Blended, Reconstructed
 
@@ -37,6 +39,12 @@ Heard = Callable[[Step], None]
 
 MAX_TOKENIZER_CHARS = 20_000_000
 """Of text that a vocabulary is learned from."""
+
+UNTIL_THE_CLOCK = 10**9
+"""Steps of a stage of conversations that ends by the clock."""
+
+SAVES = 5
+"""At least so many in a stage that ends by the clock."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +79,11 @@ class StagedRecipe:
     """data: the folder of the files, and of a tokenizer.json with the markers of interactions; without that one, a
     vocabulary is learned from the rows of the first stage, which are text, or from conversations. too_long: what
     becomes of interactions that the model has no room for. bits: what the model is written in (None: bfloat16). Where
-    data lie and what device is used is no part of what a run is."""
+    data lie and what device is used is no part of what a run is.
+
+    seconds: of training in all stages together, divided among them as `shares` are, or else as their steps are. Then a
+    stage is over with its time: conversations are made for as long as that is and their phases follow the clock; files
+    end with their epochs where that is earlier."""
 
     name: str
     model: RxTConfig
@@ -82,11 +94,26 @@ class StagedRecipe:
     device: str = "cpu"
     bits: Bits | None = None
     seed: int = 0
+    seconds: float | None = None
+    shares: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         names = [stage.name for stage in self.stages]
         if not names or len(set(names)) < len(names):
             raise UsageError(f"a recipe has stages with names of their own; got {', '.join(names) or 'none'}")
+        if self.seconds is not None and not self.seconds > 0.0:
+            raise UsageError(f"seconds is {self.seconds}; a time above 0, or none")
+        if self.shares and (self.seconds is None or len(self.shares) != len(names) or not min(self.shares) > 0.0):
+            raise UsageError(
+                f"shares divide seconds among {len(names)} stages, each above 0; got {self.shares} of {self.seconds}"
+            )
+
+    def seconds_of(self, number: int) -> float | None:
+        """Of training in a stage; None where steps alone say when it is over."""
+        if self.seconds is None:
+            return None
+        parts = self.shares or [float(stage.train.max_steps) for stage in self.stages]
+        return self.seconds * parts[number] / sum(parts)
 
     def files(self, stage: SupervisedStage) -> list[Path]:
         """Those of a stage."""
@@ -123,12 +150,18 @@ def run(
     begun = [number for number, place in enumerate(places) if saved.latest(place / "saves")]
     for number in range(max(begun, default=0), len(places)):  # of those before, what comes behind holds the weights
         _train(recipe, number, model, tokenizer, places[number], on_stage)
-    steps = sum(saved.steps(place / "saves")[-1] for place in places)
+    steps = {stage.name: saved.steps(place / "saves")[-1] for stage, place in zip(recipe.stages, places, strict=True)}
     place = folder / "model"
     if not place.exists():
         files = {TOKENIZER: (folder / TOKENIZER).read_bytes()}
         save_rxt(model.cpu().shipped(), place, bits=recipe.bits, files=files)
-    return Finished(folder=place, steps=steps)
+    told = {
+        "steps": sum(steps.values()),
+        "stages": steps,
+        "device": "processor" if recipe.device == "cpu" else torch.cuda.get_device_name(),
+    }
+    atomic_write(folder / "result.json", json.dumps(told, indent=1).encode())
+    return Finished(folder=place, steps=sum(steps.values()))
 
 
 def place_of(folder: Path, number: int, name: str) -> Path:
@@ -187,25 +220,33 @@ def _train(
     folder: Path,
     on_stage: Callable[[str, int], Heard],
 ) -> None:
-    stage = recipe.stages[number]
+    stage, seconds = recipe.stages[number], recipe.seconds_of(number)
     batches, steps = _batches(recipe, number, tokenizer)
     config = replace(stage.train, max_steps=steps)
-    training = Run(model, partial(_on_device, batches, recipe.device), stage.objective, config, folder)
-    if training.elapsed < 1.0:
-        training.on_step = on_stage(stage.name, config.max_steps)
-        training.train()
+    if seconds is not None:
+        save_seconds = min(config.save_seconds, seconds / SAVES)
+        config = replace(config, max_seconds=seconds, save_seconds=save_seconds)
+    with _brought(batches, recipe.device) as source:
+        training = Run(model, source, stage.objective, config, folder)
+        if training.elapsed < 1.0:
+            training.on_step = on_stage(stage.name, config.max_steps)
+            training.train()
 
 
-def _batches(recipe: StagedRecipe, number: int, tokenizer: HybridTokenizer) -> tuple[Source[Episodes], int]:
+def _batches(recipe: StagedRecipe, number: int, tokenizer: HybridTokenizer) -> tuple[Conversations | Interactions, int]:
     """Of a stage, and its steps. No two stages share a conversation that was made."""
     stage, seed = recipe.stages[number], 100 * recipe.seed + number
     if stage.phases:
         phases = tuple(replace(each, config=replace(each.config, seed=seed)) for each in stage.phases)
-        num = stage.train.max_steps * stage.train.accumulate
-        limit = recipe.model.max_interaction
-        return Conversations(phases=phases, num=num, tokenizer=tokenizer, rows=stage.rows, num_tokens=limit), (
-            stage.train.max_steps
+        steps = stage.train.max_steps if recipe.seconds is None else UNTIL_THE_CLOCK
+        made = Conversations(
+            phases=phases,
+            num=steps * stage.train.accumulate,
+            tokenizer=tokenizer,
+            rows=stage.rows,
+            num_tokens=recipe.model.max_interaction,
         )
+        return made, steps
     found = Interactions(
         Rows(recipe.files(stage), stage.form),
         tokenizer,
@@ -215,6 +256,18 @@ def _batches(recipe: StagedRecipe, number: int, tokenizer: HybridTokenizer) -> t
         seed=seed,
     )
     return found, stage.num_steps(found.num_items)
+
+
+@contextmanager
+def _brought(batches: Conversations | Interactions, device: str) -> Iterator[Source[Episodes] | Following[Episodes]]:
+    """The batches on the device. Conversations are made ahead for a GPU, which would wait for them otherwise."""
+    if isinstance(batches, Interactions):
+        yield partial(_on_device, batches, device)
+    elif device == "cpu":
+        yield Following(batches)
+    else:
+        with ConversationFeed(batches, device=device) as feed:
+            yield Following(feed)
 
 
 def _on_device(batches: Source[Episodes], device: str, number: int) -> Episodes:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import json
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +19,8 @@ from riallm.data.conversations.tokens import make_tokenizer
 from riallm.models.load import TOKENIZER, load_rxt
 from riallm.recipes.rxt_nano import rxt_nano, rxt_nano_gpu, rxt_smoke
 from riallm.tokenizer import saved as tokenizers
+from riallm.train import loop
+from riallm.train.loop import Step
 from riallm.train.staged import SupervisedStage, run
 
 
@@ -29,6 +37,64 @@ def test_both_stages_make_a_model_with_its_tokenizer(tmp_path: Path) -> None:
     shipped.check_interaction(torch.tensor([tokenizer.encode("What is my dog called?")]))
     again = run(rxt_smoke(), tmp_path / "run", on_stage=lambda name, steps: pytest.fail(f"{name} was done"))
     assert again == finished
+
+
+def metrics(place: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (place / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_stages_divide_the_seconds_and_see_all_their_phases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that ticks when it is read, so that each step lasts a second."""
+    ticks = itertools.count()
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: float(next(ticks))))
+    recipe = replace(rxt_smoke(), seconds=50.0, shares=(1.0, 4.0))
+    turns = [phase.config.num_turns for phase in recipe.stages[1].phases]
+
+    def heard(stop: int | None) -> Callable[[str, int], Callable[[Step], None]]:
+        def hear(name: str, step: Step) -> None:
+            if name == "memory" and step.step == stop:
+                raise KeyboardInterrupt
+
+        return lambda name, steps: partial(hear, name)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe, tmp_path, on_stage=heard(7))
+    assert run(recipe, tmp_path, on_stage=heard(None)).steps == 50
+    joint, memory = (metrics(tmp_path / place) for place in ("0-joint", "1-memory"))
+    assert [step["step"] for step in joint] == list(range(1, 11))
+    assert [step["step"] for step in memory] == list(range(1, 41))
+    assert [step["num_tokens"] // 4 // 32 for step in memory] == [turns[0]] * 2 + [turns[1]] * 2 + [turns[2]] * 8 + [
+        turns[3]
+    ] * 28
+    assert memory[-1]["factor"] < memory[10]["factor"], "the rate of learning follows the clock too"
+    told = json.loads((tmp_path / "result.json").read_text())
+    assert told == {"steps": 50, "stages": {"joint": 10, "memory": 40}, "device": "processor"}
+    with pytest.raises(UsageError, match="holds a run of another stage"):
+        run(replace(recipe, seconds=51.0), tmp_path)
+
+
+def test_a_run_from_before_there_were_seconds_goes_on(tmp_path: Path) -> None:
+    run(rxt_smoke(), tmp_path)
+    path = tmp_path / "stage.json"
+    known = json.loads(path.read_text())
+    del known["seconds"], known["shares"]
+    path.write_text(json.dumps(known, indent=1, sort_keys=True))
+    assert run(rxt_smoke(), tmp_path).steps == 6
+    del known["seed"], known["model"]
+    path.write_text(json.dumps(known))
+    with pytest.raises(UsageError, match="holds a run of another stage"):
+        run(rxt_smoke(), tmp_path)
+
+
+def test_a_share_is_for_each_stage_and_of_something() -> None:
+    recipe = rxt_smoke()
+    assert [replace(recipe, seconds=60.0).seconds_of(number) for number in (0, 1)] == [20.0, 40.0]
+    assert recipe.seconds_of(0) is None
+    for wrong in ({"shares": (1.0, 1.0)}, {"seconds": 9.0, "shares": (1.0,)}, {"seconds": 9.0, "shares": (1.0, 0.0)}):
+        with pytest.raises(UsageError, match="shares divide seconds among 2 stages"):
+            replace(recipe, **wrong)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="a time above 0"):
+        replace(recipe, seconds=0.0)
 
 
 def test_stages_share_no_conversation(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,9 +19,9 @@ from riallm.models.rxt import RxT
 from riallm.testing.tiny_rxt import tiny_rxt
 from riallm.tokenizer.hybrid import HybridTokenizer
 from riallm.tokenizer.interaction import markers
-from riallm.train.conversations import MAX_TOKENS, Conversations, Phase, batch
+from riallm.train.conversations import MAX_TOKENS, ConversationFeed, Conversations, Phase, batch
 from riallm.train.episodes import MemoryAware, Overheard
-from riallm.train.loop import Run, Step, TrainConfig
+from riallm.train.loop import Following, Run, Step, TrainConfig
 from riallm.train.optim import OptimiserConfig
 
 CONFIG = ConversationConfig(num_turns=8, min_turns=3, max_live=4, retell=0.2)
@@ -61,9 +62,23 @@ def test_phases_follow_one_another(tokenizer: HybridTokenizer) -> None:
     phases = (Phase(config=first), Phase(begin=0.5, config=longer))
     source = Conversations(phases=phases, num=4, tokenizer=tokenizer, rows=2)
     assert [source(number).tokens.shape[1] for number in (1, 2)] == [CONFIG.num_turns, longer.num_turns]
+    assert [source(1, elapsed).tokens.shape[1] for elapsed in (0.49, 0.5)] == [CONFIG.num_turns, longer.num_turns]
     for wrong in (phases[1:], (phases[0], phases[0])):
         with pytest.raises(UsageError, match="expected 0 first"):
             Conversations(phases=wrong, num=4, tokenizer=tokenizer, rows=2)
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork.*:DeprecationWarning")
+def test_batches_made_ahead_are_of_the_phase_that_the_run_is_in(tokenizer: HybridTokenizer) -> None:
+    longer = replace(CONFIG, num_turns=CONFIG.num_turns + 2)
+    phases = (Phase(config=CONFIG), Phase(begin=0.5, config=longer))
+    source = Conversations(phases=phases, num=100, tokenizer=tokenizer, rows=2)
+    with ConversationFeed(source, device="cpu", makers=1) as feed:
+        for number, elapsed in enumerate((0.0, 0.1, 0.2, 0.6, 0.7)):
+            found, wanted = feed(number, elapsed), source.of_phase(int(elapsed > 0.5), number)
+            assert torch.equal(found.tokens, wanted.tokens) and torch.equal(found.answers, wanted.answers)
+            assert found.num_bytes == wanted.num_bytes
+    assert not multiprocessing.active_children()
 
 
 def test_batches_of_other_numbers_are_other_conversations(tokenizer: HybridTokenizer) -> None:
@@ -81,7 +96,8 @@ def test_batches_of_other_numbers_are_other_conversations(tokenizer: HybridToken
 def test_a_run_that_goes_on_is_the_run_that_never_stopped(
     tokenizer: HybridTokenizer, tmp_path: Path, objective: MemoryAware | Overheard
 ) -> None:
-    source = Conversations(phases=(Phase(config=CONFIG),), num=100, tokenizer=tokenizer, rows=2)
+    phases = (Phase(config=CONFIG), Phase(begin=0.5, config=replace(CONFIG, num_turns=4)))
+    source = Following(Conversations(phases=phases, num=3, tokenizer=tokenizer, rows=2))
 
     def trained(folder: Path, *, stop: int | None = None) -> dict[str, torch.Tensor]:
         model = RxT(tiny_rxt(vocab_size=tokenizer.vocab_size, max_interaction=MAX_TOKENS))
