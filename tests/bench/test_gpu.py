@@ -7,10 +7,12 @@ import os
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from riallm.__main__ import main as command_line
 from riallm.bench.gpu import check, join, pack, parcels, parts, rehearsal, train, unpack
 from riallm.bench.gpu.running import Trainer
 from riallm.core.errors import UsageError
@@ -19,6 +21,7 @@ from riallm.data.corpus import shards
 from riallm.data.corpus.manifest import read as read_manifest
 
 torch = pytest.importorskip("torch")
+rxt_beta_micro = pytest.importorskip("riallm.recipes.rxt_beta_micro").rxt_beta_micro
 
 
 @pytest.fixture(scope="module")
@@ -182,6 +185,76 @@ def test_a_trainer_is_looked_on_killed_and_goes_on(tmp_path: Path, capsys: pytes
     join.join(tmp_path / "out", tmp_path / "model")
     for path in (tmp_path / "work/model").iterdir():
         assert (tmp_path / "model" / path.name).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.slow  # two trainers, each with its imports
+@pytest.mark.timeout(600)
+def test_a_trainer_of_several_stages_is_killed_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Killed in its last stage; what comes back is a model to ask, and its records."""
+    words, seconds = ["--recipe", "rxt_nano_gpu"], "seconds=12"
+    trainer = Trainer(work=tmp_path / "work", command=[])
+    assert visit(tmp_path, *words, seconds, "--wait", "0.0001") == 1
+    while not list((tmp_path / "work/1-memory").glob("saves/step-*")):
+        assert trainer.running(), trainer.log_tail()
+        time.sleep(0.05)
+    os.kill(holder(tmp_path / "work/trainer.lock"), signal.SIGKILL)
+    while trainer.running():
+        time.sleep(0.05)
+    joint, killed = (path.read_text().splitlines() for path in trainer.metrics())
+    assert (
+        not trainer.over() and trainer.progress().startswith("joint: step ") and "; memory: step " in trainer.progress()
+    )
+    capsys.readouterr()
+    assert visit(tmp_path, *words, seconds) == 0
+    assert "over: joint: step " in capsys.readouterr().out
+    told = json.loads((tmp_path / "out/report.json").read_text())
+    assert told["state"] == "over" and told["recipe"] == "rxt_smoke" and told["last_step"]["elapsed"] == 1.0
+    assert (tmp_path / "out/0-joint/metrics.jsonl").read_text().splitlines() == joint
+    memory = [json.loads(line) for line in (tmp_path / "out/1-memory/metrics.jsonl").read_text().splitlines()]
+    assert [step["step"] for step in memory] == list(range(1, len(memory) + 1)) and memory[-1]["elapsed"] == 1.0
+    assert json.loads(killed[-1])["elapsed"] < 1.0
+    assert told["result"]["stages"] == {"joint": len(joint), "memory": len(memory)}
+    names = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    records = {"report.json", "stage.json", "log.txt", "0-joint/metrics.jsonl", "1-memory/metrics.jsonl"}
+    assert names == records | {"model.tar.00"}
+    join.join(tmp_path / "out", tmp_path / "out/model")
+    asked = ["eval", "memory", "--model", str(tmp_path / "out/model"), "--questions", "4", "--turns", "3", "--json"]
+    capsys.readouterr()
+    assert command_line(asked) == 0
+    assert json.loads(capsys.readouterr().out)["1x"]["questions"] >= 4
+
+
+def test_recipes_of_stages_that_cannot_be_trained_there_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from riallm.recipes import table
+
+    out = ["--out", str(tmp_path / "out"), "--work", str(tmp_path / "work")]
+    assert train.main(["--recipe", "rxt_beta_micro", *out]) == 2
+    assert "rxt_beta_micro has 5 stages" in capsys.readouterr().err
+    assert train.main(["--recipe", "rxt_nano_gpu", "shares=(1, 2, 3)", *out]) == 2
+    assert "shares divide seconds among 2 stages" in capsys.readouterr().err
+    fewer = replace(rxt_beta_micro(), stages=rxt_beta_micro().stages[:2])
+    monkeypatch.setitem(table.STAGED, "fewer", lambda: fewer)
+    assert train.main(["--recipe", "fewer", *out]) == 2
+    assert "reads files of yours" in capsys.readouterr().err
+    assert not (tmp_path / "work").exists(), "nothing was started"
+
+
+def test_minutes_less_the_reserve_are_the_seconds_of_all_stages(tmp_path: Path) -> None:
+    """As the plan of a visit has them; no trainer is started, since somebody trains in the folder already."""
+    trainer = Trainer(work=tmp_path / "work", command=[])
+    lock = trainer._locked()
+    assert lock is not None
+    words = ["--recipe", "rxt_nano_gpu", "--minutes", "12", "--reserve", "60", "--wait", "0.0001"]
+    assert train.main([*words, "--out", str(tmp_path / "out"), "--work", str(tmp_path / "work"), "device=cpu"]) == 1
+    os.close(lock)
+    plan = json.loads((tmp_path / "work" / train.PLAN).read_text())
+    assert plan == {
+        "recipe": "rxt_nano_gpu",
+        "overrides": ["seconds=660.0", "device=cpu"],
+        "given": ["device=cpu"],
+    }
 
 
 def holder(lock: Path) -> int:

@@ -108,24 +108,44 @@ class Trainer:
             pass
 
     def progress(self) -> str:
-        """The newest step in a line."""
-        step = self.last_step()
-        if step is None:
-            return "no step yet"
-        return (
-            f"step {step['step']}  {step['nats']:.3f} nats  {step['bits_per_byte']:.3f} bits/byte  "
-            f"{step['num_tokens'] / step['seconds']:,.0f} tokens/s  {step['flops_per_second'] / 1e12:.3f} TFLOP/s  "
-            f"{100 * step['elapsed']:.0f} %"
-        )
+        """The newest step in a line; of a run of several stages, that of each."""
+        told = [f"{_stage(path)}{_told(step)}" for path in self.metrics() if (step := _last(path)) is not None]
+        return "; ".join(told) or "no step yet"
 
     def last_step(self) -> dict[str, Any] | None:
-        """The last whole line of the metrics."""
-        path = self.work / METRICS
-        whole = path.read_bytes().rpartition(b"\n")[0] if path.exists() else b""
-        found: dict[str, Any] | None = json.loads(whole.rpartition(b"\n")[2]) if whole else None
-        return found
+        """The newest step as the run wrote it down."""
+        steps = [step for path in self.metrics() if (step := _last(path)) is not None]
+        return steps[-1] if steps else None
+
+    def metrics(self) -> list[Path]:
+        """Where the run writes its steps down, or where each stage of it that has begun does, in order."""
+        plain = self.work / METRICS
+        if plain.exists():
+            return [plain]
+        return sorted(self.work.glob(f"[0-9]*-*/{METRICS}"), key=lambda path: int(path.parent.name.partition("-")[0]))
 
     def log_tail(self, num_bytes: int = 64_000) -> str:
         """The end of what the trainer wrote."""
         path = self.work / LOG
         return path.read_bytes()[-num_bytes:].decode(errors="replace") if path.exists() else ""
+
+
+def _stage(path: Path) -> str:
+    number, dash, name = path.parent.name.partition("-")
+    return f"{name}: " if dash and number.isdigit() else ""
+
+
+def _last(path: Path) -> dict[str, Any] | None:
+    """The last whole line."""
+    whole = path.read_bytes().rpartition(b"\n")[0]
+    found: dict[str, Any] | None = json.loads(whole.rpartition(b"\n")[2]) if whole else None
+    return found
+
+
+def _told(step: dict[str, Any]) -> str:
+    bits = "" if step["bits_per_byte"] is None else f"{step['bits_per_byte']:.3f} bits/byte  "
+    return (
+        f"step {step['step']}  {step['nats']:.3f} nats  {bits}"
+        f"{step['num_tokens'] / step['seconds']:,.0f} tokens/s  {step['flops_per_second'] / 1e12:.3f} TFLOP/s  "
+        f"{100 * step['elapsed']:.0f} %"
+    )

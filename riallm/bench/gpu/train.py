@@ -25,6 +25,9 @@ from riallm.core.files import atomic_write, cache_home, sha256
 
 PLAN, REPORT, MODEL = "plan.json", "report.json", "model.tar"
 REHEARSED = ("train.max_steps=6", "train.save_seconds=0.0", "validation_batches=1")
+REHEARSED_STAGES = ("seconds=3.0",)
+MOST_STAGES = parts.MOST_FILES - 4
+"""Each brings its metrics home, beside the report, the recipe, the log and at least one part of the model."""
 COLLECTING = 10.0
 """Seconds at the end of a command for writing what comes back."""
 
@@ -59,22 +62,48 @@ def body(argv: Sequence[str]) -> int:
 def _plan(options: argparse.Namespace) -> dict[str, Any]:
     """What is trained: fixed by the first command of a folder, since a run's clock and schedule are a part of it."""
     try:
-        from riallm.core.config import override
-        from riallm.recipes.table import recipe
+        from riallm.recipes.table import STAGED
     except ImportError as error:
         raise UsageError(f"training needs more than the core: {error}. Run: pip install 'riallm[models]'") from None
+    seconds = 60.0 * options.minutes - options.reserve
+    if seconds <= 0 and not options.rehearse:
+        raise UsageError(f"{options.minutes} minutes less {options.reserve} seconds in reserve leave no training")
+    plan = _of_stages if options.recipe in STAGED else _of_one
+    name, own = plan(options, seconds)
+    return {"recipe": name, "overrides": [*own, *options.override], "given": list(options.override)}
+
+
+def _of_one(options: argparse.Namespace, seconds: float) -> tuple[str, list[str]]:
+    """Name and settings of a recipe that is one run."""
+    from riallm.core.config import override
+    from riallm.recipes.table import recipe
+
     name = "ria_smoke" if options.rehearse else options.recipe
-    stage = recipe(name)
-    own = list(REHEARSED)
+    stage, own = recipe(name), list(REHEARSED)
     if not options.rehearse:
-        seconds = 60.0 * options.minutes - options.reserve
-        if seconds <= 0:
-            raise UsageError(f"{options.minutes} minutes less {options.reserve} seconds in reserve leave no training")
         own = [f"train.max_seconds={seconds}"]
         if stage.train.max_seconds:
             own.append(f"batches.later_from={int(stage.batches.later_from * seconds / stage.train.max_seconds)}")
     override(stage, [*own, *options.override])  # a slip shows here, and not in the trainer's log
-    return {"recipe": name, "overrides": [*own, *options.override], "given": list(options.override)}
+    return name, own
+
+
+def _of_stages(options: argparse.Namespace, seconds: float) -> tuple[str, list[str]]:
+    """Name and settings of a recipe of several stages, which divides the seconds among them."""
+    from riallm.core.config import override
+    from riallm.recipes.table import STAGED
+    from riallm.train.staged import check_files
+
+    name = "rxt_smoke" if options.rehearse else options.recipe
+    own = list(REHEARSED_STAGES) if options.rehearse else [f"seconds={seconds}"]
+    made = override(STAGED[name](), [*own, *options.override])
+    if len(made.stages) > MOST_STAGES:
+        raise UsageError(
+            f"{name} has {len(made.stages)} stages; of at most {MOST_STAGES} the metrics can come back, in "
+            f"{parts.MOST_FILES} files with all else"
+        )
+    check_files(made)
+    return name, own
 
 
 def _kept(plan: dict[str, Any], work: Path) -> dict[str, Any]:
@@ -97,9 +126,10 @@ def collect(trainer: Trainer, out: Path, end: End, plan: dict[str, Any]) -> int:
     Raises UsageError when that is more than may come back.
     """
     out.mkdir(parents=True, exist_ok=True)
-    for name in ("stage.json", METRICS, RESULT):
-        if (trainer.work / name).exists():
-            atomic_write(out / name, (trainer.work / name).read_bytes())
+    for path in _records(trainer):
+        place = out / path.relative_to(trainer.work)
+        place.parent.mkdir(exist_ok=True)
+        atomic_write(place, path.read_bytes())
     atomic_write(out / "log.txt", trainer.log_tail().encode())
     told: dict[str, Any] = {"state": end, **plan, "machine": machine(), "gpu": _gpu(), "last_step": trainer.last_step()}
     if end == "over":
@@ -111,6 +141,14 @@ def collect(trainer: Trainer, out: Path, end: End, plan: dict[str, Any]) -> int:
         ]
     atomic_write(out / REPORT, json.dumps(told, indent=1).encode())
     return parts.must_fit(out)
+
+
+def _records(trainer: Trainer) -> list[Path]:
+    """What a run wrote down of itself. The result of several stages is in the report alone: files that come back are
+    few."""
+    metrics = trainer.metrics()
+    single = [trainer.work / RESULT] if metrics == [trainer.work / METRICS] else []
+    return [path for path in (trainer.work / "stage.json", *metrics, *single) if path.exists()]
 
 
 def _archived(folder: Path) -> bytes:
