@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from riallm.__main__ import main as command_line
-from riallm.bench.gpu import check, join, pack, parcels, parts, rehearsal, train, unpack
+from riallm.bench.gpu import check, join, memory_equality, pack, parcels, parts, rehearsal, train, unpack
 from riallm.bench.gpu.running import Trainer
 from riallm.core.errors import UsageError
 from riallm.data import repair_corpus
@@ -135,11 +135,44 @@ def test_pack_unpack_and_join_are_rehearsed(tmp_path: Path, capsys: pytest.Captu
 def test_check_is_rehearsed_and_says_where_there_is_no_gpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert check.main(["--rehearse", "--out", str(tmp_path)]) == 0
     told = json.loads((tmp_path / "check.json").read_text())
-    assert told["failed"] == 0 and told["training tokens a second"] > 0 and told["decoding 2 tokens a second"] > 0
+    assert (
+        told["failed"] == 0
+        and told["memory aware gradient float32"] == 0.0
+        and told["training tokens a second"] > 0
+        and told["decoding 2 tokens a second"] > 0
+    )
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["failed"] == 0
     if not torch.cuda.is_available():
         assert check.main(["--out", str(tmp_path)]) == 2
         assert "sees no GPU" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("weight", "seen", "unseen"),
+    [
+        ("memory_attention.layers.0.write_attn.v_proj.weight", "slots", "joint loss"),
+        ("lm_head.weight", "logits", "slots"),
+        ("encoder.0.attn.v_proj.weight", "joint gradient", "nothing"),
+    ],
+)
+def test_a_device_that_writes_or_answers_otherwise_is_found(
+    weight: str, seen: str, unseen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A weight that is another on the way there stands for a sum that comes out otherwise."""
+    from riallm.models.rxt import RxT
+
+    def moved(model: RxT, device: str) -> RxT:
+        with torch.no_grad():
+            model.get_parameter(weight).mul_(3.0)
+        return model
+
+    right = list(memory_equality.all_checks("cpu"))
+    assert right and all(found.holds for found in right)
+    monkeypatch.setattr(RxT, "to", moved)
+    wrong = {found.name for found in memory_equality.all_checks("cpu") if not found.holds}
+    for form in memory_equality.forms():
+        assert f"{form} {seen} float32" in wrong and f"{form} {seen} bfloat16" in wrong
+        assert f"{form} {unseen} float32" not in wrong
 
 
 def test_a_check_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,11 +9,12 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from riallm.bench.card import Card, Figure, emit, machine
-from riallm.bench.gpu import command, equality, speed
+from riallm.bench.gpu import command, equality, memory_equality, speed
 from riallm.core.errors import UsageError
 from riallm.core.files import atomic_write
 
@@ -45,7 +46,7 @@ def body(argv: Sequence[str]) -> int:
     figures: dict[str, Figure] = {"gpu": None if device == "cpu" else torch.cuda.get_device_name()}
     figures["torch"] = torch.__version__
     wrong = []
-    for found in equality.all_checks(device):
+    for found in chain(equality.all_checks(device), memory_equality.all_checks(device)):
         command.say(f"{'holds' if found.holds else 'FAILS'}  {found.name}: {found.distance:.2e} of {found.allowed:.0e}")
         figures[found.name] = found.distance
         wrong += [] if found.holds else [found.name]
