@@ -1,4 +1,4 @@
-"""The peak of a process's memory, from a moment on (Linux)."""
+"""The peak of a process's memory, from a moment on: the processor's (Linux), or what PyTorch has of a GPU's."""
 
 from __future__ import annotations
 
@@ -6,15 +6,24 @@ from riallm.core.device import PROC
 from riallm.core.errors import UsageError
 
 
-def peak_from_now() -> int:
+def peak_from_now(device: str = "cpu") -> int:
     """Begin to watch for the peak, and the KiB that there are now: an import may have taken more before."""
+    if device != "cpu":
+        import torch
+
+        torch.cuda.reset_peak_memory_stats(device)
+        return torch.cuda.memory_allocated(device) // 1024
     check_peak()
     (PROC / "self/clear_refs").write_text("5")
     return _kibibytes("VmRSS")
 
 
-def peak() -> int:
+def peak(device: str = "cpu") -> int:
     """KiB at the peak since `peak_from_now`."""
+    if device != "cpu":
+        import torch
+
+        return torch.cuda.max_memory_allocated(device) // 1024
     return _kibibytes("VmHWM")
 
 

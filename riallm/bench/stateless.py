@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import TYPE_CHECKING
 
+from riallm.bench.gpu.speed import wait
 from riallm.bench.peak import peak, peak_from_now
 from riallm.core.workers import worker_begins
 
@@ -37,6 +38,12 @@ class Turn:
     peak: int
 
 
+def now(device: str) -> float:
+    """Seconds on the clock when the device has done everything that was asked of it."""
+    wait(device)
+    return time.perf_counter()
+
+
 def peer_config(shape: RxTConfig) -> LlamaConfig:
     """The stateless model beside RxT in a shape."""
     from riallm.models.llama import LlamaConfig
@@ -54,12 +61,15 @@ def peer_config(shape: RxTConfig) -> LlamaConfig:
 
 
 class Stateless:
-    """A decoder over the whole conversation, in pages. cached: the earlier turns' keys and values are at hand."""
+    """A decoder over the whole conversation, in pages. cached: the earlier turns' keys and values are at hand. On a GPU
+    attention is PyTorch's, over a copy of the pages."""
 
-    def __init__(self, model: Llama, draw: Callable[[int], Tensor], *, num_tokens: int, cached: bool) -> None:
+    def __init__(
+        self, model: Llama, draw: Callable[[int], Tensor], *, num_tokens: int, cached: bool, device: str = "cpu"
+    ) -> None:
         from riallm.nn.paged import PAGE, PageStore
 
-        self.model, self.draw, self.cached = model, draw, cached
+        self.model, self.draw, self.cached, self.device = model, draw, cached, device
         sizes = model.sizes
         self.store = PageStore(
             num_pages=-(-num_tokens // PAGE),
@@ -67,6 +77,7 @@ class Stateless:
             num_kv_heads=sizes.num_key_value_heads,
             head_dim=sizes.head_dim,
             dtype=model.dtype,
+            device=device,
         )
         self.history = self.draw(0)
 
@@ -76,14 +87,14 @@ class Stateless:
 
         before = self.history.shape[1]
         tokens = torch.cat((self.history, self.draw(query)), dim=1)
-        peak_from_now()
-        began = time.perf_counter()
+        peak_from_now(self.device)
+        began = now(self.device)
         said = [self._step(tokens[:, before:] if self.cached else tokens, before if self.cached else 0)]
-        first = time.perf_counter()
+        first = now(self.device)
         for at in range(answer - 1):
             said.append(self._step(said[-1], tokens.shape[1] + at))
-        rest = time.perf_counter()
-        highest = peak()
+        rest = now(self.device)
+        highest = peak(self.device)
         self.history = torch.cat((tokens, *said), dim=1)
         total = self.history.shape[1]
         return Turn(
@@ -114,7 +125,7 @@ class Stateless:
         pages = tuple(range(-(-total // PAGE)))
         table = Table(pages=pages, num_tokens=before, relations=torch.ones(1, 1, dtype=torch.int64))
         state = PagedState(store=self.store, tables=(table,))
-        out = self.model(tokens, row_of([table], [[0] * tokens.shape[1]]), state)
+        out = self.model(tokens, row_of([table], [[0] * tokens.shape[1]]).to(self.device), state)
         return self.model.logits(out.hidden[:, -1:]).argmax(dim=-1)
 
 
@@ -134,10 +145,10 @@ class Peer:
 
 
 @contextmanager
-def peer_process(config: LlamaConfig, *, num_tokens: int, num_threads: int) -> Iterator[Peer]:
+def peer_process(config: LlamaConfig, *, num_tokens: int, num_threads: int, device: str) -> Iterator[Peer]:
     """A peer for conversations of at most `num_tokens`."""
     with ProcessPoolExecutor(
-        1, mp_context=get_context("spawn"), initializer=_begin, initargs=(config, num_tokens, num_threads)
+        1, mp_context=get_context("spawn"), initializer=_begin, initargs=(config, num_tokens, num_threads, device)
     ) as pool:
         yield Peer(pool)
 
@@ -146,7 +157,7 @@ _peers: dict[bool, Stateless] = {}
 """In the peer's process: cached, and reading anew."""
 
 
-def _begin(config: LlamaConfig, num_tokens: int, num_threads: int) -> None:
+def _begin(config: LlamaConfig, num_tokens: int, num_threads: int, device: str) -> None:
     import torch
 
     from riallm.models.llama import Llama
@@ -154,13 +165,13 @@ def _begin(config: LlamaConfig, num_tokens: int, num_threads: int) -> None:
     worker_begins()
     torch.set_num_threads(num_threads)
     draw = torch.Generator().manual_seed(0)
-    model = Llama(config).eval()
+    model = Llama(config).eval().to(device)
 
     def drawn(num: int) -> Tensor:
-        return torch.randint(0, config.vocab_size, (1, num), generator=draw)
+        return torch.randint(0, config.vocab_size, (1, num), generator=draw).to(device)
 
     for cached in (True, False):
-        _peers[cached] = Stateless(model, drawn, num_tokens=num_tokens, cached=cached)
+        _peers[cached] = Stateless(model, drawn, num_tokens=num_tokens, cached=cached, device=device)
 
 
 def _turn(cached: bool, before: int | None, query: int, answer: int) -> Turn:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING
 from riallm.bench.card import Card, Figure, emit
 from riallm.bench.peak import check_peak, peak, peak_from_now
 from riallm.bench.progress import progress_bar
-from riallm.bench.stateless import Turn, peer_config, peer_process
+from riallm.bench.stateless import Turn, now, peer_config, peer_process
 from riallm.core.errors import RiallmError, UsageError
 from riallm.eval.stats import Estimate, bootstrap
 
@@ -33,17 +32,17 @@ if TYPE_CHECKING:
 class Reactive:
     """RxT: a turn reads a memory of fixed size, and writes it."""
 
-    def __init__(self, model: RxT, draw: Callable[[int], Tensor]) -> None:
-        self.model, self.draw = model, draw
+    def __init__(self, model: RxT, draw: Callable[[int], Tensor], *, device: str = "cpu") -> None:
+        self.model, self.draw, self.device = model, draw, device
         self.memory: MemoryState = model.start()
 
     def turn(self, query: int, answer: int, *, count: bool) -> Turn:
         """One turn, measured. count: its FLOPs too, in a second run of the same turn, which is not measured."""
         asked = self.draw(query)
         before = self.memory
-        peak_from_now()
+        peak_from_now(self.device)
         first, rest, update, kept = self._run(asked, answer, before)
-        highest, after = peak(), self.memory
+        highest, after = peak(self.device), self.memory
         flops = None
         if count:
             with counter() as counted:
@@ -57,18 +56,19 @@ class Reactive:
 
         from riallm.nn.meta import TokenMeta
 
-        began = time.perf_counter()
+        began = now(self.device)
         state = self.model.turn(memory)
-        out = self.model(asked, TokenMeta.plain(*asked.shape), state)
+        out = self.model(asked, TokenMeta.plain(*asked.shape, device=self.device), state)
         said = [self.model.logits(out.hidden[:, -1:]).argmax(dim=-1)]
-        first = time.perf_counter()
+        first = now(self.device)
         for at in range(answer - 1):
-            out = self.model(said[-1], TokenMeta.plain(1, 1, start=asked.shape[1] + at), out.state)
+            meta = TokenMeta.plain(1, 1, start=asked.shape[1] + at, device=self.device)
+            out = self.model(said[-1], meta, out.state)
             said.append(self.model.logits(out.hidden).argmax(dim=-1))
-        rest = time.perf_counter()
+        rest = now(self.device)
         tokens = torch.cat((asked, *said), dim=1)
         self.memory = self.model.end_turn(tokens, torch.ones_like(tokens, dtype=torch.bool), memory)
-        return first - began, rest - first, time.perf_counter() - rest, self.memory.num_bytes
+        return first - began, rest - first, now(self.device) - rest, self.memory.num_bytes
 
 
 def counter() -> FlopCounterMode:
@@ -129,14 +129,18 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--conversations", type=int, default=4, help="that begin one after another, for slopes (default 4)"
     )
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="(default: cpu)")
     options = parser.parse_args(argv)
     try:
-        check_peak()
+        if options.device == "cpu":
+            check_peak()
         if options.turns < 3 or options.query < 1 or options.answer < 2 or options.layers < 1:
             raise UsageError("--turns is from 3 on, --query from 1, --answer from 2, --layers from 1")
         if not 2 <= options.conversations <= options.turns:
             raise UsageError("--conversations is from 2 on, and not more than --turns")
-        figures = measure(options.turns, options.query, options.answer, options.layers, options.conversations)
+        figures = measure(
+            options.turns, options.query, options.answer, options.layers, options.conversations, options.device
+        )
     except RiallmError as error:
         sys.stderr.write(f"turns: {error}\n")
         return error.exit_code
@@ -144,9 +148,15 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def measure(num: int, query: int, answer: int, layers: int, conversations: int) -> dict[str, Figure]:
-    """All figures. At powers of two RxT's FLOPs are counted, and re-reading is measured with the history so far."""
+def measure(
+    num: int, query: int, answer: int, layers: int, conversations: int, device: str = "cpu"
+) -> dict[str, Figure]:
+    """All figures. At powers of two RxT's FLOPs are counted, and re-reading is measured with the history so far. Raises
+    UsageError where the device is not there."""
     import torch
+
+    if device != "cpu" and not torch.cuda.is_available():
+        raise UsageError(f"PyTorch sees no GPU here, so nothing is measured with --device {device}; leave it out")
 
     from riallm.models.rxt import RxT
     from riallm.models.zoo import RXT_BETA_MICRO
@@ -155,9 +165,10 @@ def measure(num: int, query: int, answer: int, layers: int, conversations: int) 
     shape = replace(RXT_BETA_MICRO, num_layers=layers)
     model = RxT(shape).eval()
     model.initialise(0)
+    model.to(device)
 
     def draw(tokens: int) -> Tensor:
-        return torch.randint(0, shape.vocab_size, (1, tokens), generator=generator)
+        return torch.randint(0, shape.vocab_size, (1, tokens), generator=generator).to(device)
 
     each, chosen = query + answer, [turn for turn in (2**k for k in range(20)) if turn <= num]
     begins = [number * num // conversations for number in range(conversations)]
@@ -165,10 +176,10 @@ def measure(num: int, query: int, answer: int, layers: int, conversations: int) 
     threads = torch.get_num_threads()
     with (
         torch.inference_mode(),
-        peer_process(peer_config(shape), num_tokens=num * each, num_threads=threads) as peer,
+        peer_process(peer_config(shape), num_tokens=num * each, num_threads=threads, device=device) as peer,
         progress_bar("turns", steps + len(chosen)) as done,
     ):
-        talking = [Reactive(model, draw) for _ in begins]
+        talking = [Reactive(model, draw, device=device) for _ in begins]
         ours: list[list[Turn]] = [[] for _ in begins]
         cached, anew = [], []
         for step in range(steps):  # side by side, so that a busy moment of the machine meets all of them
@@ -183,6 +194,7 @@ def measure(num: int, query: int, answer: int, layers: int, conversations: int) 
             anew.append(peer.turn_anew((turn - 1) * each, query, answer))
             done(steps + number + 1)
     figures = told(ours, begins, cached, anew, chosen)
+    figures["device"] = "processor" if device == "cpu" else torch.cuda.get_device_name()
     return figures | {"query": query, "answer": answer, "conversations": conversations, "threads": threads}
 
 

@@ -22,7 +22,7 @@ def test_a_short_conversation_is_measured(capsys: pytest.CaptureFixture[str]) ->
         pytest.skip("there is no C++ compiler here")
     assert turns.main(["--turns", "4", "--query", "5", "--answer", "3", "--layers", "1", "--conversations", "2"]) == 0
     card = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert card["turns"] == 4
+    assert card["turns"] == 4 and card["device"] == "processor"
     assert card["flops_spread_percent"] == 0.0
     assert card["kept_spread_percent"] == 0.0
     assert card["kept_median"] == 1024 * 256 * 4
@@ -36,6 +36,13 @@ def test_a_short_conversation_is_measured(capsys: pytest.CaptureFixture[str]) ->
 def test_what_cannot_be_measured_is_refused(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert turns.main(wrong) == 2
     assert "turns: " in capsys.readouterr().err
+
+
+def test_a_device_that_is_not_there_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    assert turns.main(["--device", "cuda"]) == 2
+    assert "PyTorch sees no GPU here" in capsys.readouterr().err
 
 
 def test_the_peer_has_as_many_active_parameters() -> None:
