@@ -129,9 +129,15 @@ def full(seed: int = 0) -> Trial:
         model=model(vocab=task.vocab_size),
         task=task,
         joint=1000,
-        steps=2400,
+        steps=3600,
         joint_phases=phases((0.0, 8, 4, 0.4, 0.0)),
-        phases=phases((0.0, 4, 1, 0.4, 0.0), (0.05, 6, 2, 0.4, 0.2), (0.15, 8, 4, 0.3, 0.2), (0.4, 12, 8, 0.1, 0.2)),
+        phases=phases(
+            (0.0, 4, 1, 0.4, 0.0),
+            (0.04, 6, 2, 0.4, 0.0),
+            (0.1, 8, 4, 0.3, 0.0),
+            (0.2, 8, 4, 0.3, 0.25),
+            (0.45, 12, 8, 0.1, 0.15),
+        ),
         seed=seed,
     )
 
