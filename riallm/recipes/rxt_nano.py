@@ -19,18 +19,16 @@ from riallm.train.optim import OptimiserConfig
 from riallm.train.schedule import Schedule
 from riallm.train.staged import StagedRecipe, SupervisedStage
 
-CHANGED = 0.2
-"""How often a fact is told anew: more often than it will be, else the old value stays."""
 
-
-def few(live: int, *, turns: int, untold: float, retell: float = CHANGED) -> ConversationConfig:
+def few(live: int, *, turns: int, untold: float, retell: float = 0.0) -> ConversationConfig:
     """So many facts, told first; then questions, also for what was not told, so that keys have to be compared."""
     return ConversationConfig(num_turns=turns, max_live=live, opening=live, untold=untold, retell=retell, chat=0.0)
 
 
 def many(*, turns: int, live: int) -> ConversationConfig:
-    """Conversations as they are held: told, changed, asked, and small talk in between."""
-    return ConversationConfig(num_turns=turns, max_live=live, untold=0.1, retell=CHANGED)
+    """Conversations as they are held: told, changed, asked, and small talk in between; changed and asked for what was
+    not told more often than they will be, else old values stay and gaps are filled."""
+    return ConversationConfig(num_turns=turns, max_live=live, untold=0.1, retell=0.15)
 
 
 def _train(steps: int, *, lr: float, schedule: Schedule) -> TrainConfig:
@@ -42,9 +40,10 @@ def _recipe(
     name: str, sizes: RxTConfig, *, rows: int, joint: int, steps: int, lr: float, last: ConversationConfig
 ) -> StagedRecipe:
     phases = (
-        Phase(config=few(1, turns=4, untold=0.4, retell=0.0)),
-        Phase(begin=0.03, config=few(2, turns=6, untold=0.4)),
-        Phase(begin=0.1, config=few(4, turns=8, untold=0.3)),
+        Phase(config=few(1, turns=4, untold=0.4)),
+        Phase(begin=0.02, config=few(2, turns=6, untold=0.4)),
+        Phase(begin=0.06, config=few(4, turns=8, untold=0.3)),
+        Phase(begin=0.15, config=few(4, turns=8, untold=0.3, retell=0.25)),
         Phase(begin=0.3, config=last),
     )
     return StagedRecipe(
@@ -55,7 +54,7 @@ def _recipe(
         stages=(
             SupervisedStage(
                 name="joint",
-                phases=(Phase(config=few(4, turns=8, untold=0.4, retell=0.0)),),
+                phases=(Phase(config=few(4, turns=8, untold=0.4)),),
                 objective=Overheard(),
                 rows=rows,
                 train=_train(joint, lr=lr, schedule=Schedule(kind="wsd", warmup=0.05, decay=0.0)),
@@ -74,7 +73,7 @@ def _recipe(
 def rxt_nano() -> StagedRecipe:
     """What two cores train in less than two hours."""
     sizes = model(hidden=128, layers=2, slots=32, vocab=VOCAB, max_interaction=MAX_TOKENS)
-    return _recipe("rxt_nano", sizes, rows=32, joint=1500, steps=5500, lr=0.001, last=many(turns=12, live=8))
+    return _recipe("rxt_nano", sizes, rows=32, joint=800, steps=4500, lr=0.001, last=many(turns=12, live=8))
 
 
 def rxt_nano_gpu() -> StagedRecipe:
