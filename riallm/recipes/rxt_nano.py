@@ -19,16 +19,21 @@ from riallm.train.optim import OptimiserConfig
 from riallm.train.schedule import Schedule
 from riallm.train.staged import StagedRecipe, SupervisedStage
 
+MIXED = 0.4
+"""Without it, in a trial, 81 % of the pairs of words that were trained came back right, and 51 % of other pairs."""
+
 
 def few(live: int, *, turns: int, untold: float, retell: float = 0.0) -> ConversationConfig:
     """So many facts, told first; then questions, also for what was not told, so that keys have to be compared."""
-    return ConversationConfig(num_turns=turns, max_live=live, opening=live, untold=untold, retell=retell, chat=0.0)
+    return ConversationConfig(
+        num_turns=turns, max_live=live, opening=live, untold=untold, retell=retell, chat=0.0, mixed=MIXED
+    )
 
 
 def many(*, turns: int, live: int) -> ConversationConfig:
     """Conversations as they are held: told, changed, asked, and small talk in between; changed and asked for what was
     not told more often than they will be, else old values stay and gaps are filled."""
-    return ConversationConfig(num_turns=turns, max_live=live, untold=0.1, retell=0.15)
+    return ConversationConfig(num_turns=turns, max_live=live, untold=0.1, retell=0.15, mixed=MIXED)
 
 
 def _train(steps: int, *, lr: float, schedule: Schedule) -> TrainConfig:
@@ -77,8 +82,8 @@ def rxt_nano() -> StagedRecipe:
 
 
 def rxt_nano_gpu() -> StagedRecipe:
-    """The same at the size of a GPU: 256 wide, six layers, 64 slots, conversations of 16 interactions."""
-    sizes = model(hidden=256, layers=6, slots=64, experts=8, vocab=VOCAB, max_interaction=MAX_TOKENS)
+    """The same for a GPU: as wide and deep as 5 MB allow, 64 slots, conversations of 16 interactions."""
+    sizes = model(hidden=160, layers=3, slots=64, vocab=VOCAB, max_interaction=MAX_TOKENS)
     recipe = _recipe("rxt_nano_gpu", sizes, rows=256, joint=600, steps=1200, lr=0.0006, last=many(turns=16, live=10))
     return replace(recipe, device="cuda", dtype="bfloat16")
 

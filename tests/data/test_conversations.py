@@ -68,6 +68,19 @@ def test_every_answer_follows_from_what_was_told_before(split: Split) -> None:
     assert kinds == {"tell", "retell", "ask", "untold", "chat"}
 
 
+def test_mixed_values_belong_to_no_kind_and_none_is_kept_for_testing() -> None:
+    config = ConversationConfig(num_turns=24, max_live=12, mixed=0.5)
+    values = [turn.value for number in range(200) for turn in conversation(config, number) if turn.kind == "tell"]
+    kept = {value for kind in KINDS for value in pool(kind, "test")}
+    known = {value for kind in KINDS for value in pool(kind, "train")}
+    assert 0.4 < sum(value not in known for value in values) / len(values) < 0.6
+    assert not kept & set(values)
+    words = {part for kind in KINDS.values() for part in (*kind.first, *kind.second)}
+    assert all(set(value.split()) <= words for value in values if value not in known)
+    with pytest.raises(UsageError, match="values are mixed in training"):
+        ConversationConfig(num_turns=24, split="test", mixed=0.5)
+
+
 def test_nothing_that_is_said_in_the_test_is_in_training() -> None:
     """By construction, for every sentence and value that can be drawn; and as drawn."""
     for kind, of in KINDS.items():

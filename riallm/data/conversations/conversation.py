@@ -13,7 +13,7 @@ from typing import NamedTuple
 from riallm.core.errors import UsageError
 from riallm.data.conversations.frames import ANSWERS, NOT_TOLD, NOTED, Filled, Use, chat, fill, general, own
 from riallm.data.conversations.relations import RELATIONS, Relation
-from riallm.data.conversations.values import KINDS, SPLITS, Split, pool
+from riallm.data.conversations.values import KINDS, SPLITS, Split, mixed, pool
 from riallm.data.tell_ask import Kind
 
 PEOPLE = ("Anna", "Ben", "Clara", "David", "Emma", "Felix", "Grace", "Henry", "Ines", "Jack", "Laura", "Simon")
@@ -60,6 +60,7 @@ class ConversationConfig:
     others: float = 0.4
     rivals: float = 0.25
     own: float = 0.35
+    mixed: float = 0.0
     tell: float = 0.35
     retell: float = 0.08
     ask: float = 0.42
@@ -78,9 +79,11 @@ class ConversationConfig:
             raise UsageError(f"num_relations is {self.num_relations}; expected 1 to {len(RELATIONS)}")
         if not 0 <= self.people <= len(PEOPLE):
             raise UsageError(f"people is {self.people}; expected 0 to {len(PEOPLE)}")
-        for name in ("others", "rivals", "own"):
+        for name in ("others", "rivals", "own", "mixed"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise UsageError(f"{name} is {getattr(self, name)}; expected a share, 0 to 1")
+        if self.mixed and self.split != "train":
+            raise UsageError(f"mixed is {self.mixed}; values are mixed in training, and split is {self.split!r}")
         if not 0 < self.max_live < self.num_facts:
             raise UsageError(
                 f"max_live is {self.max_live}; expected 1 to {self.num_facts - 1}, fewer than there is to tell"
@@ -176,11 +179,16 @@ class _Drawn:
         old = None if before is None else before.value
         value = old
         while value == old:
-            value = self.draw.choice(pool(relation.kind, self.config.split))
+            value = self._value(relation)
         assert value is not None
         query = self._filled(self._wording("change" if old else "tell", relation), fact, v=value, old=old or "").text
         self.told[fact] = _Told(value, at, old)
         return Turn(kind=kind, query=query, answer=self.draw.choice(NOTED), fact=fact, value=value, live=len(self.told))
+
+    def _value(self, relation: Relation) -> str:
+        if self.config.mixed and self.draw.random() < self.config.mixed:
+            return mixed(self.draw)
+        return self.draw.choice(pool(relation.kind, self.config.split))
 
     def _asks(self, fact: Fact) -> str:
         return self._filled(self._wording("ask", self._of(fact)), fact).text
