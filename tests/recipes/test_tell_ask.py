@@ -1,0 +1,57 @@
+"""The tell/ask recipe: what it learns, and that what is finished is not done again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from riallm.core.errors import UsageError
+from riallm.eval.probes.recall import CONDITIONS
+from riallm.recipes.tell_ask import VARIANTS, Trial, draw, line, main, measured, smoke
+
+
+def short(seed: int = 0) -> Trial:
+    return replace(smoke(seed), joint=2, steps=2, rows=4)
+
+
+def test_a_trial_is_trained_and_asked_once(tmp_path: Path) -> None:
+    steps: list[float] = []
+    found = measured(short(), tmp_path / "a", questions=20, on_step=lambda step: steps.append(step.nats))
+    assert len(steps) == 4
+    assert found["1x"]["questions"] >= 20 and set(CONDITIONS) <= set(found["1x"])
+    assert found["2x"]["memory"]["exact"]["num"] == found["2x"]["questions"] >= 20
+    again = measured(short(), tmp_path / "a", questions=20, on_step=lambda step: pytest.fail("trained again"))
+    assert again == json.loads(json.dumps(found))
+    for other, questions in ((short(seed=1), 20), (short(), 30)):
+        with pytest.raises(UsageError, match="holds another trial or other questions"):
+            measured(other, tmp_path / "a", questions=questions)
+    read = measured(VARIANTS["history"](short()), tmp_path / "b", questions=20)
+    assert "history" in read["1x"] and "memory" not in read["1x"]
+
+
+def test_all_variants_are_models_of_their_own() -> None:
+    made = {name: change(smoke()) for name, change in VARIANTS.items()}
+    assert len({repr(trial) for trial in made.values()}) == len(VARIANTS)
+    assert made["window 1"].window == 1 and made["ours"].window is None
+
+
+def test_lines_and_the_picture_are_of_all_seeds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = [measured(short(seed), tmp_path / str(seed), questions=20) for seed in range(2)]
+    shares = [result["1x"]["memory"]["exact"]["value"] for result in results]
+    assert f"{100 * sum(shares) / 2:5.1f} at 1:" in line("ours", results)
+    draw({"ours": results}, tmp_path / "recall.svg")
+    assert "swap (control)" in (tmp_path / "recall.svg").read_text("utf-8")
+    assert main(["--out", str(tmp_path), "--variants", "none"]) == 2
+    assert "no variant 'none'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_small_memory_gives_back_what_it_was_told(tmp_path: Path) -> None:
+    """Some three minutes of one core."""
+    found = measured(smoke(), tmp_path, questions=500)["1x"]
+    assert found["memory"]["exact"]["value"] > 0.6
+    assert all(found[control]["exact"]["value"] < 0.12 for control in ("reset", "swap", "unread"))
+    assert found["swap"]["donor"]["value"] > 0.6
