@@ -50,6 +50,7 @@ def test_lines_and_the_picture_are_of_all_seeds(tmp_path: Path, capsys: pytest.C
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_a_small_memory_gives_back_what_it_was_told(tmp_path: Path) -> None:
     """Some three minutes of one core."""
     found = measured(smoke(), tmp_path, questions=500)["1x"]
