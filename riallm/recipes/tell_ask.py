@@ -128,7 +128,7 @@ def full(seed: int = 0) -> Trial:
     return Trial(
         model=model(vocab=task.vocab_size),
         task=task,
-        joint=1000,
+        joint=1600,
         steps=3600,
         joint_phases=phases((0.0, 8, 4, 0.4, 0.0)),
         phases=phases(
