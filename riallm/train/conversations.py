@@ -37,10 +37,13 @@ class Batch(NamedTuple):
 def batch(
     config: ConversationConfig, tokenizer: HybridTokenizer, *, first: int, rows: int, num_tokens: int = MAX_TOKENS
 ) -> Batch:
-    """Conversations `first` to `first + rows`. Raises UsageError for an interaction of more than `num_tokens`."""
+    """Conversations `first` to `first + rows`, as wide as the longest interaction. Raises UsageError for one of more
+    than `num_tokens`."""
     turns = [conversation(config, number) for number in range(first, first + rows)]
     told = [[interaction(tokenizer, turn) for turn in each] for each in turns]
-    made = episodes([[Interaction(one.ids, one.answer_at) for one in each] for each in told], num_tokens=num_tokens)
+    longest = max(len(one.ids) for each in told for one in each)
+    said = [[Interaction(one.ids, one.answer_at) for one in each] for each in told]
+    made = episodes(said, num_tokens=min(longest, num_tokens))
     values = torch.zeros_like(made.mask)
     for row, each in enumerate(told):
         for at, one in enumerate(each):

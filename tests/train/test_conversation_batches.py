@@ -87,7 +87,9 @@ def test_batches_of_other_numbers_are_other_conversations(tokenizer: HybridToken
     whole = batch(CONFIG, tokenizer, first=0, rows=8).episodes
     assert torch.equal(source(1).tokens, second.tokens)
     for half, rows in ((first, slice(0, 4)), (second, slice(4, 8))):
-        assert torch.equal(whole.tokens[rows, : half.tokens.shape[1]], half.tokens)
+        num_turns, longest = half.tokens.shape[1:]
+        assert torch.equal(whole.tokens[rows, :num_turns, :longest], half.tokens)
+        assert longest == half.mask.sum(dim=2).max()
     with pytest.raises(UsageError, match="rows have 12"):
         Conversations(phases=(Phase(config=CONFIG),), num=100, tokenizer=tokenizer, rows=4, num_tokens=12)(0)
 
