@@ -21,6 +21,7 @@ from riallm.models.rxt import RxT
 from riallm.recipes.rxt_nano import rxt_nano, rxt_nano_gpu, rxt_smoke
 from riallm.tokenizer import saved as tokenizers
 from riallm.train import loop
+from riallm.train.conversations import Conversations
 from riallm.train.loop import Step
 from riallm.train.staged import StagedRecipe, SupervisedStage, run
 
@@ -50,7 +51,6 @@ def test_stages_divide_the_seconds_and_see_all_their_phases(tmp_path: Path, monk
     monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: float(next(ticks))))
     recipe = replace(rxt_smoke(), seconds=50.0, shares=(1.0, 4.0))
     phases = recipe.stages[1].phases
-    turns = [phase.config.num_turns for phase in phases]
 
     def heard(stop: int | None) -> Callable[[str, int], Callable[[Step], None]]:
         def hear(name: str, step: Step) -> None:
@@ -65,9 +65,12 @@ def test_stages_divide_the_seconds_and_see_all_their_phases(tmp_path: Path, monk
     joint, memory = (metrics(tmp_path / place) for place in ("0-joint", "1-memory"))
     assert [step["step"] for step in joint] == list(range(1, 11))
     assert [step["step"] for step in memory] == list(range(1, 41))
-    wanted = [turns[sum(phase.begin <= step / 40 for phase in phases) - 1] for step in range(40)]
-    assert [step["num_tokens"] // 4 // 32 for step in memory] == wanted
-    assert len(set(wanted)) > 2
+    numbers = [sum(phase.begin <= step / 40 for phase in phases) - 1 for step in range(40)]
+    seeded = tuple(replace(phase, config=replace(phase.config, seed=1)) for phase in phases)
+    made = Conversations(phases=seeded, num=40, tokenizer=tokenizers.load(tmp_path / TOKENIZER), rows=4)
+    wanted = [made.of_phase(number, step).num_tokens for step, number in enumerate(numbers)]
+    assert [step["num_tokens"] for step in memory] == wanted
+    assert len(set(numbers)) == len(phases)
     assert memory[-1]["factor"] < memory[10]["factor"], "the rate of learning follows the clock too"
     told = json.loads((tmp_path / "result.json").read_text())
     assert told == {"steps": 50, "stages": {"joint": 10, "memory": 40}, "device": "processor"}
