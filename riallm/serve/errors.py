@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from riallm.core.errors import BudgetError, RiallmError
+from riallm.core.errors import BudgetError, CheckpointError, RiallmError
 
 TYPES = {
     400: "invalid_request_error",
@@ -53,12 +53,15 @@ def refused(param: str, message: str, *, code: str = "unsupported_parameter") ->
 
 
 def of_engine(error: RiallmError, *, retry_seconds: int = 1) -> ApiError:
-    """What the engine or a tokenizer refused, for the client: too much at once is 429, all else is the request's."""
+    """What the engine or a tokenizer refused, for the client: too much at once is 429, files that cannot be read or
+    written are 500, all else is the request's."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, BudgetError):
         headers = {"Retry-After": str(retry_seconds)}
         return ApiError(429, str(error), code="too_many_requests", headers=headers)
+    if isinstance(error, CheckpointError):
+        return ApiError(500, f"{error}.", code="store_error")
     return ApiError(400, str(error), code="cannot_be_served")
 
 

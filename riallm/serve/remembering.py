@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from riallm.core.errors import CheckpointError
 from riallm.engine.memories import Memories, Place, Saying
 from riallm.engine.request import Interaction
 from riallm.engine.sessions import Conflict, UnknownSession
@@ -88,5 +87,3 @@ def told_to_clients(response: str | None, conversation: str | None) -> Iterator[
         raise ApiError(404, message, param="previous_response_id", code="previous_response_not_found") from None
     except Conflict as error:
         raise ApiError(409, f"{error}.", param="conversation", code="conversation_locked") from None
-    except CheckpointError as error:
-        raise ApiError(500, f"{error}.", code="store_error") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -296,8 +297,6 @@ def test_a_memory_of_another_model_is_refused(start: Start, tmp_path: Path) -> N
 
 
 def test_a_damaged_memory_is_the_servers_fault(start: Start, tmp_path: Path) -> None:
-    import sqlite3
-
     path = tmp_path / "s.sqlite"
     with closing(SQLiteSessions(path)) as store:
         server = start(store)
@@ -377,3 +376,22 @@ def test_it_says_that_it_answers_messages(told: Remembering) -> None:
     model = told.client.models.retrieve("tiny")
     assert model.model_extra is not None
     assert (model.model_extra["chats"], model.model_extra["max_model_len"]) == (True, 64)
+
+
+def test_a_full_disk_is_the_servers_fault(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with closing(SQLiteSessions(tmp_path / "s.sqlite")) as store:
+        server = start(store)
+        first = respond(server, "one")
+        server.memories.behind(first.id).memory.result(SECONDS)
+
+        def full(*_: Any) -> None:
+            raise sqlite3.OperationalError("database or disk is full")
+
+        monkeypatch.setattr("riallm.engine.sqlite_sessions._remove", full)
+        monkeypatch.setattr("riallm.engine.sqlite_sessions._move", full)
+        for call in (lambda: server.client.conversations.create(), lambda: server.client.responses.delete(first.id)):
+            with pytest.raises(InternalServerError, match="disk is full") as caught:
+                call()
+            assert caught.value.code == "store_error"
+        monkeypatch.undo()
+        server.client.responses.delete(first.id)
