@@ -238,12 +238,7 @@ class Session:
 
     def _checked(self, state: MemoryState) -> MemoryState:
         """The state where the model is, without gradients."""
-        state.check(self.model.config.memory_shape, self.model.fingerprint)
-        if state.slots.dtype != self.model.dtype:
-            raise UsageError(
-                f"the memory's numbers are {state.slots.dtype}, this model computes in {self.model.dtype}; open the "
-                "model in the type that the memory was written in"
-            )
+        self.model.check_memory(state)
         return state.detached().to(self.model.lm_head.weight.device)
 
     def _finish(self, *, dropped: bool = False) -> None:

@@ -172,14 +172,9 @@ class MemoryEngine:
 
     def check(self, memory: MemoryState) -> None:
         """Raises UsageError for a memory that is none of one conversation with this model, or holds no numbers."""
-        memory.check(self.model.config.memory_shape, self.model.fingerprint)
+        self.model.check_memory(memory)
         if memory.num_rows != 1:
             raise UsageError(f"this memory is of {memory.num_rows} conversations; choose one with its `rows`")
-        if memory.slots.dtype != self.model.dtype:
-            raise UsageError(
-                f"the memory's numbers are {memory.slots.dtype}, {self.name} computes in {self.model.dtype}; open the "
-                "model in the type that the memory was written in"
-            )
 
     def publish(self, adapter: Adapter | None) -> None:
         """See `Engine.publish`. There are no hooks for adapters."""

@@ -226,8 +226,11 @@ class RxT(Model):
         return replace(memory, slots=slots, version=memory.version + 1)
 
     def end_turn(self, tokens: Tensor, mask: Tensor, state: MemoryState) -> MemoryState:
-        """See `Model.end_turn`."""
+        """See `Model.end_turn`. Raises UsageError for a memory that does not fit, or is of other rows."""
         self.check_interaction(tokens)
+        self.check_memory(state)
+        if state.num_rows != len(tokens):
+            raise UsageError(f"{len(tokens)} interactions for a memory of {state.num_rows} rows; expected one each")
         return self.write(self.encode(tokens, mask), mask, state)
 
     def reading(self, memory: MemoryState) -> Reading:
@@ -240,7 +243,7 @@ class RxT(Model):
 
     def turn(self, memory: MemoryState, *, keep: bool = True) -> TurnState:
         """The state before the first token of an interaction. keep: the tokens, for calls that follow."""
-        memory.check(self.config.memory_shape, self.fingerprint)
+        self.check_memory(memory)
         return self.open_turn(memory, self.reading(memory), keep=keep)
 
     def open_turn(self, memory: MemoryState, reading: Reading, *, keep: bool) -> TurnState:
@@ -253,6 +256,15 @@ class RxT(Model):
             layers = (KVState(keys=nothing, values=nothing),) * self.config.num_layers
             tokens = ModelState(layers=layers, meta=TokenMeta.plain(rows, 0, device=device))
         return TurnState(memory=memory, reading=reading, tokens=tokens)
+
+    def check_memory(self, memory: MemoryState) -> None:
+        """Raises UsageError for a memory of another type, shape or model, or that holds what is no number."""
+        if memory.slots.dtype != self.dtype:
+            raise UsageError(
+                f"the memory's numbers are {memory.slots.dtype}, this model computes in {self.dtype}; open the model "
+                "in the type that the memory was written in"
+            )
+        memory.check(self.config.memory_shape, self.fingerprint)
 
     def check_interaction(self, tokens: Tensor) -> None:
         """Raises UsageError for an interaction that is empty or too long, or ids that are no tokens of this model."""

@@ -100,7 +100,7 @@ def memory_from_bytes(data: bytes, *, where: str) -> MemoryState:
     damaged or something else."""
     try:
         tensors = load(data)
-        told = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
+        told = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__") or {}
         if told.get("format") != _FORMAT:
             raise CheckpointError(f"{where} holds no memory of a conversation (format {told.get('format')!r})")
         return MemoryState(slots=tensors["slots"], version=int(told["version"]), model=told["model"])

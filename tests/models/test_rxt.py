@@ -216,22 +216,29 @@ def test_a_saved_memory_goes_on_to_the_bit(tmp_path: Path) -> None:
     data = (tmp_path / "one").read_bytes()
     (tmp_path / "cut").write_bytes(data[:-7])
     (tmp_path / "text").write_text("no tensors")
-    for name in ("cut", "text", "missing"):
+    header = b'{"__metadata__":null}'
+    (tmp_path / "bare").write_bytes(len(header).to_bytes(8, "little") + header)
+    for name in ("cut", "text", "bare", "missing"):
         with pytest.raises(CheckpointError, match=name):
             load_memory(tmp_path / name)
 
 
 def test_a_memory_that_does_not_fit_is_refused() -> None:
     model, other = made(), made(replace(TINY, num_slots=7))
-    with pytest.raises(UsageError, match=r"this model's is \(2 layers, rows, 6 slots, 32 numbers\)"):
-        model.turn(other.start())
-    broken = model.start()
+    broken, start, tokens = model.start(), model.start(), drawn(1, 5)
     broken.slots[0, 0, 0, 0] = float("nan")
-    with pytest.raises(UsageError, match="no number"):
-        model.turn(broken)
     model.fingerprint = "a" * 64
-    with pytest.raises(UsageError, match="written by the model bbb"):
-        model.turn(replace(made().start(), model="b" * 64))
+    for wrong, message in (
+        (other.start(), r"this model's is \(2 layers, rows, 6 slots, 32 numbers\)"),
+        (broken, "no number"),
+        (replace(start, model="b" * 64), "written by the model bbb"),
+        (replace(start, slots=start.slots.double()), "numbers are torch.float64"),
+    ):
+        for call in (model.turn, lambda memory: model.end_turn(tokens, everything(tokens), memory)):
+            with pytest.raises(UsageError, match=message):
+                call(wrong)
+    with pytest.raises(UsageError, match="1 interactions for a memory of 2 rows"):
+        model.end_turn(tokens, everything(tokens), model.start(2))
 
 
 @pytest.mark.parametrize(
