@@ -7,7 +7,7 @@ memory is the model's own, one conversation or a batch of them, and what cannot 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, TypeVar
 
@@ -63,8 +63,8 @@ class RxTBeta:
         """Raises UsageError for a tokenizer without markers, or with more tokens than the model has."""
         self.model = model
         self._batched = False
+        self._restart(1, ends=())
         self.set_tokenizer(tokenizer)
-        self._restart(1, seed=0)
 
     @classmethod
     def from_pretrained(cls, name: str | Path, *, tokenizer: HybridTokenizer | None = None) -> Self:
@@ -99,7 +99,7 @@ class RxTBeta:
                 f"this tokenizer has {tokenizer.vocab_size} tokens, the model {self.model.config.vocab_size}; take the "
                 "one that lies beside its weights"
             )
-        self.tokenizer, self._markers = tokenizer, own
+        self.tokenizer, self._markers, self.session.ends = tokenizer, own, frozenset({own.end})
         self._streams: dict[tuple[int, bool], StreamDecoder] = {}
 
     # Texts
@@ -184,7 +184,7 @@ class RxTBeta:
         if use_batch_mode != (batch_size is not None) or (batch_size is not None and batch_size < 1):
             raise UsageError(f"batch_size is {batch_size}; it is at least 1 with batch mode, and not given without")
         self._batched = use_batch_mode
-        self._restart(batch_size or 1, seed=0)
+        self._restart(batch_size or 1, ends=self.session.ends)
 
     # Answers
 
@@ -271,10 +271,10 @@ class RxTBeta:
         self._streams.clear()
         return _behind(reply, self.session, (UPDATE_BEGINS,) * num, (UPDATE_DONE,) * num)
 
-    def _restart(self, num_rows: int, seed: int) -> None:
+    def _restart(self, num_rows: int, *, ends: Collection[int]) -> None:
         from riallm.engine.conversation import Session
 
-        self.session = Session(self.model, self.model.start(num_rows, seed=seed), ends=(self._markers.end,))
+        self.session = Session(self.model, self.model.start(num_rows), ends=ends)
 
     def _prompts(self, input_ids: Tensor, attention_mask: Tensor, mode: str, cached: bool) -> list[list[int]]:
         """The queries, and behind each the marker of what the model goes on with."""

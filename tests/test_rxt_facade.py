@@ -124,6 +124,19 @@ def test_an_answer_ends_with_both_marks_and_the_memory_is_what_was_said(model: R
     assert torch.equal(model.export_stm_state(), written(own.think, *thought))
 
 
+def test_another_tokenizer_tells_where_answers_end(model: RxTBeta) -> None:
+    own = HybridTokenizer(with_markers(train([Path(textwrap.__file__).read_text(encoding="utf-8")], size=400)))
+    end = markers(own).end
+    assert end != markers(model.tokenizer).end
+    with torch.no_grad():
+        model.model.lm_head.bias[end] = 1e4
+    model.set_tokenizer(own)
+    assert list(model.interact(**model.tokenize_query("Hello?"))) == [end, -1, -2]
+    model.set_batch_mode(True, 2)
+    steps = [step.tolist() for step in model.batch_interact(**model.tokenize_batch(["a", "b"]))]
+    assert steps == [[end] * 2, [-1] * 2, [-2] * 2]
+
+
 @pytest.mark.parametrize("stop", [0, 1, 3, -1])
 def test_the_memory_is_written_wherever_the_caller_stops(model: RxTBeta, stop: int) -> None:
     start, query = model.session.state, model.tokenize_query("Hello?")
