@@ -7,6 +7,7 @@ conversation in a memory there are :save, :load, :fork, :go, :forget, :inspect a
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import sys
 from collections.abc import Iterator
@@ -41,6 +42,8 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str]) -> int:
     """0 at the end of the conversation."""
     options = parser().parse_args(argv)
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")  # bytes that are no text end no conversation
     model = open_model(options)
     try:
         with_prompts = served(model)

@@ -6,6 +6,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -132,7 +133,7 @@ class Talk:
     def _save(self, rest: str) -> None:
         from riallm.nn.memory_state import load_memory
 
-        path = Path(rest).expanduser()
+        path = _file(rest)
         if path.exists():
             try:
                 load_memory(path)
@@ -148,7 +149,7 @@ class Talk:
     def _load(self, rest: str) -> None:
         from riallm.nn.memory_state import load_memory
 
-        self.session.load(load_memory(Path(rest).expanduser()))
+        self.session.load(load_memory(_file(rest)))
         _note(f"[going on from version {self.session.version}]")
 
     def _fork(self, name: str) -> None:
@@ -184,6 +185,17 @@ class Talk:
         for word, (wanted, meaning, _) in self._words.items():
             sys.stdout.write(f"{word + ' ' + wanted:14}{meaning}\n")
         sys.stdout.flush()
+
+
+def _file(name: str) -> Path:
+    """Raises UsageError for what the system takes for no name of a file."""
+    try:
+        path = Path(name).expanduser()
+        with suppress(FileNotFoundError):
+            path.stat()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UsageError(f"{name!r} is no file that can be had ({error}); give another") from None
+    return path
 
 
 def _note(text: str) -> None:

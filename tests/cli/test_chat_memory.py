@@ -119,6 +119,10 @@ def test_what_is_wrong_is_told_and_nothing_is_lost(talked: Talked, folder: Path,
         f":load {tmp_path / 'empty'}": "holds what is no number",
         f":save {folder / TOKENIZER}": "holds no memory; it was left as it is",
         ":save /nowhere/m": "cannot be written",
+        ":save ~nobody-here/m": "'~nobody-here/m' is no file that can be had",
+        ":load ~nobody-here/m": "home directory",
+        f":save {tmp_path / ('m' * 300)}": "name too long",
+        ":load a\0b": "null byte",
         "x" * 400: "an interaction of 403 tokens; this model takes 1 to 64",
         "x" * 61: "leaves no room",
     }
@@ -132,6 +136,14 @@ def test_what_is_wrong_is_told_and_nothing_is_lost(talked: Talked, folder: Path,
     assert all(torch.equal(each, kept[0]) for each in kept)
     assert "version 1 -> 2" in done.err
     assert (folder / TOKENIZER).read_bytes() == tokenizer
+
+
+def test_bytes_that_are_no_text_end_nothing(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"one\n\xffone\ntwo\n"), encoding="utf-8"))
+    assert main(["chat", "--model", str(folder), *GREEDY]) == 0
+    assert "version 2 -> 3" in capsys.readouterr().err
 
 
 def test_ctrl_c_stops_an_answer_and_not_the_program(tmp_path: Path) -> None:
