@@ -1,4 +1,5 @@
-"""Uncertainty of what is measured: intervals of shares, of medians, and of two arms over the same items.
+"""Uncertainty of what is measured: intervals of shares, of medians, and of two arms over the same items; and of items
+that depend on each other within groups.
 
 Standard library only; every resampling takes a seed, so a report can be made again to the last digit.
 """
@@ -8,8 +9,8 @@ from __future__ import annotations
 import math
 import random
 import statistics
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 RESAMPLES = 2000
@@ -53,13 +54,50 @@ def share(successes: int, num: int, *, level: float = 0.95) -> Estimate:
         raise ValueError(f"{successes} successes of {num} items: the first must be in [0, {num}]")
     if num == 0:
         return Estimate(value=math.nan, low=0.0, high=1.0, standard_error=math.nan, num=0, level=level)
-    z = normal_quantile(level)
     p = successes / num
+    low, high = _wilson(p, num, level)
+    return Estimate(value=p, low=low, high=high, standard_error=math.sqrt(p * (1 - p) / num), num=num, level=level)
+
+
+def _wilson(p: float, num: float, level: float) -> tuple[float, float]:
+    """Wilson's interval of a share of `num` independent items, of which there may be a fraction."""
+    z = normal_quantile(level)
     centre = (p + z * z / (2 * num)) / (1 + z * z / num)
     half = z / (1 + z * z / num) * math.sqrt(p * (1 - p) / num + z * z / (4 * num * num))
-    low = 0.0 if successes == 0 else max(0.0, centre - half)
-    high = 1.0 if successes == num else min(1.0, centre + half)
-    return Estimate(value=p, low=low, high=high, standard_error=math.sqrt(p * (1 - p) / num), num=num, level=level)
+    return (0.0 if p == 0.0 else max(0.0, centre - half)), (1.0 if p == 1.0 else min(1.0, centre + half))
+
+
+def grouped_share(groups: Iterable[Sequence[bool]], *, level: float = 0.95) -> Estimate:
+    """A proportion of items that depend on each other within a group: `share`, as of so many independent items as would
+    vary by as much (Kish 1965, design effect; at least 1). Where all items are alike, or all groups, none of that is
+    seen, and the interval is that of `share`, as it is the limit of; of one group alone it is that of one item."""
+    found = [group for group in groups if group]
+    whole = share(sum(map(sum, found)), sum(map(len, found)), level=level)
+    if not found:
+        return whole
+    error = _grouped_error(found, whole.value)
+    independent = 1.0 if len(found) == 1 else float(whole.num)
+    if error > 0.0:
+        independent *= min(1.0, (whole.standard_error / error) ** 2)
+    low, high = _wilson(whole.value, independent, level)
+    return replace(whole, low=low, high=high, standard_error=error)
+
+
+def grouped_mean(groups: Iterable[Sequence[float]], *, level: float = 0.95) -> Estimate:
+    """A mean over all items, with the error that it has where items depend on each other within a group."""
+    found = [group for group in groups if group]
+    whole = mean([value for group in found for value in group], level=level)
+    error = _grouped_error(found, whole.value)
+    half = normal_quantile(level) * error
+    return replace(whole, low=whole.value - half, high=whole.value + half, standard_error=error)
+
+
+def _grouped_error(groups: Sequence[Sequence[float]], middle: float) -> float:
+    """The standard error of a ratio of sums over groups (Cochran 1977, 11.5); of one group alone it is not known."""
+    if len(groups) < 2:
+        return math.nan
+    apart = sum((sum(group) - len(group) * middle) ** 2 for group in groups)
+    return math.sqrt(apart * len(groups) / (len(groups) - 1)) / sum(map(len, groups))
 
 
 def bootstrap(

@@ -84,7 +84,8 @@ def _figures(facts: MemoryFacts) -> str:
     parts = [
         "## Figures\n\nThe value asked for, exact to the last character, by greedy decoding; the model's own answers "
         "are what is written into its memory. Controls are the same weights with a memory that was reset, the memory "
-        "of another conversation, or no look at any. Intervals are of 95 %."
+        "of another conversation, or no look at any. Intervals are of 95 %, as of conversations: the questions of one "
+        "depend on each other."
     ]
     for split, what in (
         ("test", "sentences and values that training never had, of words that it had"),

@@ -9,6 +9,7 @@ import torch
 
 from riallm.data.tell_ask import TellAskConfig
 from riallm.eval.probes.recall import CONDITIONS, Asked, ask, ask_reader, batch, table
+from riallm.eval.stats import share
 from riallm.models.rxt import RxT
 from riallm.recipes.tell_ask import model
 
@@ -43,8 +44,8 @@ def test_a_model_that_says_one_value_is_right_by_chance_alone(rxt: RxT) -> None:
         constant.lm_head.bias.zero_()
         constant.lm_head.bias[said] = 50.0
     asked = [each for each in ask(constant, TASK, num=400, rows=32) if each.condition == "memory"]
-    share = sum(each.right for each in asked) / len(asked)
-    assert share == pytest.approx(1 / 8, abs=0.06)
+    right = sum(each.right for each in asked) / len(asked)
+    assert right == pytest.approx(1 / 8, abs=0.06)
     assert not any(each.none for each in asked)
     with torch.no_grad():
         constant.lm_head.bias.zero_()
@@ -76,6 +77,7 @@ def test_the_controls_see_what_their_names_say(rxt: RxT) -> None:
 def test_the_table_counts() -> None:
     def one(condition: str, distance: int, right: bool, donor: bool | None = None, retold: bool = False) -> Asked:
         return Asked(
+            conversation=0,
             condition=condition,
             distance=distance,
             live=distance + 1,
@@ -99,3 +101,34 @@ def test_the_table_counts() -> None:
     assert found["memory"]["retold_stale"]["value"] == 1.0
     assert found["swap"]["donor"]["value"] == 0.5
     assert found["swap"]["donor"]["num"] == 2
+
+
+def test_questions_of_a_conversation_are_no_questions_of_several(rxt: RxT) -> None:
+    """Ten questions of each of forty conversations, right in half of these: the interval is that of forty."""
+    asked = [
+        Asked(
+            conversation=number,
+            condition="memory",
+            distance=1,
+            live=1,
+            retold=False,
+            right=number % 2 == 0,
+            stale=False,
+            none=False,
+            donor=None,
+            nats=float(number % 2),
+        )
+        for number in range(40)
+        for _ in range(10)
+    ]
+    found = table(asked)["memory"]
+    alone = share(20, 40)
+    for each in (found["exact"], found["by_distance"]["1"]):
+        assert each["num"] == 400
+        assert (each["low"], each["high"]) == pytest.approx((alone.low, alone.high), rel=0.02)
+    assert found["nats"]["high"] - found["nats"]["low"] == pytest.approx(2 * 1.96 * 0.5 / 40**0.5, rel=0.02)
+    turns, _ = batch(TASK, 0, 16)
+    wanted = [number for number, each in enumerate(turns) for turn in each if turn.kind == "ask"]
+    num = sum(at < 8 for at in wanted) + 1
+    told = [each.conversation for each in ask(rxt, TASK, num=num, rows=8) if each.condition == "swap"]
+    assert told == wanted

@@ -74,3 +74,30 @@ def test_mean_has_a_standard_error():
     assert found.standard_error == pytest.approx(math.sqrt((4 * 0.25) / 3) / 2)
     assert found.high - found.low == pytest.approx(2 * 1.959964 * found.standard_error, rel=1e-5)
     assert math.isnan(stats.mean([1.0]).standard_error)
+
+
+def test_items_that_are_alike_within_a_group_count_once():
+    """Ten copies of each item say no more than the item, and items of their own are what `share` and `mean` have."""
+    items = [True] * 70 + [False] * 30
+    alone, once = stats.grouped_share([each] for each in items), stats.share(70, 100)
+    assert (alone.low, alone.high) == pytest.approx((once.low, once.high), rel=0.01)
+    copied = stats.grouped_share([each] * 10 for each in items)
+    assert (copied.value, copied.num) == (0.7, 1000)
+    assert (copied.low, copied.high) == pytest.approx((once.low, once.high), rel=0.01)
+    mixed = stats.grouped_share([[True] * 7 + [False] * 3] * 100)
+    assert (mixed.low, mixed.high) == (stats.share(700, 1000).low, stats.share(700, 1000).high)
+    values = [0.5, 1.0, 4.0, 2.0]
+    many, few = stats.grouped_mean([each] * 3 for each in values), stats.mean(values)
+    assert many.num == 12
+    assert (many.low, many.high, many.standard_error) == pytest.approx((few.low, few.high, few.standard_error))
+
+
+def test_groups_that_are_all_alike_or_alone():
+    every, none = stats.grouped_share([[True] * 5] * 20), stats.grouped_share([[False] * 5] * 20)
+    assert (every.low, every.high, every.num) == (stats.share(100, 100).low, 1.0, 100)
+    assert (none.low, none.high) == (0.0, stats.share(0, 100).high)
+    almost = stats.grouped_share([*[[True] * 5] * 19, [True] * 4 + [False]])
+    assert almost.low < every.low and almost.low == pytest.approx(stats.share(99, 100).low, abs=0.005)
+    one = stats.grouped_share([[True] * 500 + [False] * 500])
+    assert one.low < 0.1 and one.high > 0.9, "of one group alone nothing is known"
+    assert math.isnan(stats.grouped_share([[], []]).value) and math.isnan(stats.grouped_mean([]).value)

@@ -105,6 +105,8 @@ def test_the_questions_are_those_of_the_conversations() -> None:
         for kind, told in (("ask", True), ("untold", False)):
             wanted = sorted((turn.distance, turn.live, turn.stale is not None) for turn in turns if turn.kind == kind)
             assert sorted((each.distance, each.live, each.retold) for each in these if each.told is told) == wanted
+        numbers = [number for number in range(32) for turn in conversation(CONFIG, number) if turn.kind == "ask"]
+        assert sorted(each.conversation for each in these if each.told) == numbers
 
 
 def test_who_answers_wrongly_has_nothing() -> None:

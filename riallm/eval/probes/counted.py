@@ -1,13 +1,19 @@
-"""Questions to a memory, counted: shares with their intervals, by condition, distance and what else may matter."""
+"""Questions to a memory, counted: shares with their intervals, by condition, distance and what else may matter.
+
+The questions of a conversation are answered from one memory and depend on each other: what was lost is wrong each time
+that it is asked for. So intervals are those of conversations.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-from riallm.eval.stats import mean, share
+from riallm.eval.stats import grouped_mean, grouped_share
+
+_T = TypeVar("_T")
 
 CONDITIONS = ("memory", "reset", "swap", "unread")
 """With the conversation's memory, and the controls on the same weights: the memory of a new conversation, that of
@@ -19,8 +25,10 @@ class Asked:
     """A question for a value. condition: what the decoder looked at. right: it gave the value; stale: the one that was
     overwritten; none: that it was never told; donor: with swapped memory, the value of that key in the conversation
     that the memory is of, None where it was not told there. nats: of the right value, None where nobody counted. told:
-    False where the value was never told, and `none` is what is right. group: what the question is about."""
+    False where the value was never told, and `none` is what is right. group: what the question is about. conversation:
+    the number of the one that it is asked in."""
 
+    conversation: int
     condition: str
     distance: int
     live: int
@@ -47,11 +55,12 @@ def table(asked: Sequence[Asked], *, num_values: int | None = None) -> dict[str,
             "none": told(these, lambda each: each.none),
             "by_distance": _by(these, lambda each: each.distance),
         }
-        nats = [each.nats for each in these if each.nats is not None]
+        nats = _by_conversation((each, each.nats) for each in these if each.nats is not None)
         if nats:
-            found[condition]["nats"] = asdict(mean(nats))
+            found[condition]["nats"] = asdict(grouped_mean(nats))
         if num_values is not None:
-            found[condition]["information"] = asdict(mean([1.0 - each / math.log(num_values) for each in nats]))
+            whole = math.log(num_values)
+            found[condition]["information"] = asdict(grouped_mean([[1.0 - n / whole for n in each] for each in nats]))
         if len(every) > len(these):
             found[condition]["untold"] = told([each for each in every if not each.told], lambda each: each.none)
         if condition in ("memory", "history"):
@@ -69,7 +78,15 @@ def table(asked: Sequence[Asked], *, num_values: int | None = None) -> dict[str,
 
 def told(asked: Sequence[Asked], right: Callable[[Asked], bool]) -> dict[str, Any]:
     """A share, with its interval and number."""
-    return asdict(share(sum(map(right, asked)), len(asked)))
+    return asdict(grouped_share(_by_conversation((each, right(each)) for each in asked)))
+
+
+def _by_conversation(values: Iterable[tuple[Asked, _T]]) -> list[list[_T]]:
+    """What is told of each question, those of a conversation together."""
+    groups: dict[int, list[_T]] = {}
+    for each, value in values:
+        groups.setdefault(each.conversation, []).append(value)
+    return list(groups.values())
 
 
 def _by(asked: Sequence[Asked], of: Callable[[Asked], int] | Callable[[Asked], str]) -> dict[str, Any]:

@@ -72,18 +72,25 @@ def _asked(
     first = questions = 0
     while questions < num:
         turns, data = batch(config, first, rows)
-        first += rows
         questions += sum(turn.kind == "ask" for each in turns for turn in each)
         with torch.inference_mode():
             for condition, states in hidden(data):
-                found += _judged(model, states, turns, data, config, condition)
+                found += _judged(model, states, turns, data, config, condition, first=first)
+        first += rows
     return found
 
 
 def _judged(
-    model: RxT, hidden: Tensor, turns: Sequence[Sequence[Turn]], data: Episodes, config: TellAskConfig, condition: str
+    model: RxT,
+    hidden: Tensor,
+    turns: Sequence[Sequence[Turn]],
+    data: Episodes,
+    config: TellAskConfig,
+    condition: str,
+    *,
+    first: int,
 ) -> list[Asked]:
-    """The questions of one batch, from hidden (B, N, T, D)."""
+    """The questions of the batch of conversations from `first` on, from hidden (B, N, T, D)."""
     import torch
 
     places = [(row, at) for row, each in enumerate(turns) for at, turn in enumerate(each) if turn.kind == "ask"]
@@ -98,6 +105,7 @@ def _judged(
         told = _told(turns[row - 1], at, turn.key) if condition == "swap" else None
         found.append(
             Asked(
+                conversation=first + row,
                 condition=condition,
                 distance=turn.distance,
                 live=turn.live,

@@ -70,7 +70,7 @@ def ask(
     first = questions = 0
     while questions < num:
         held = [conversation(config, number) for number in range(first, first + rows)]
-        for each in _held(talker, held, seed=first):
+        for each in _held(talker, held, first=first):
             found += each
             new = sum(one.told and one.condition == "memory" for one in each)
             questions += new
@@ -79,14 +79,14 @@ def ask(
     return found
 
 
-def _held(talker: Talker[M], held: Sequence[Sequence[Turn]], *, seed: int) -> Iterator[list[Asked]]:
-    """The questions of one interaction of every conversation after the other."""
-    memory, know = talker.start(len(held), seed=seed), [dict[Fact, str]() for _ in held]
+def _held(talker: Talker[M], held: Sequence[Sequence[Turn]], *, first: int) -> Iterator[list[Asked]]:
+    """The questions of one interaction of every conversation after the other. first: number of the first."""
+    memory, know = talker.start(len(held), seed=first), [dict[Fact, str]() for _ in held]
     for at in range(len(held[0])):
         turns = [each[at] for each in held]
         replies = talker.answer([turn.query for turn in turns], memory)
         if rows := [row for row, turn in enumerate(turns) if turn.kind in ("ask", "untold")]:
-            nobody = talker.start(len(rows), seed=seed + 1)
+            nobody = talker.start(len(rows), seed=first + 1)
             lent = [_lender(know, row, turns[row]) for row in rows]
             yield [
                 each
@@ -103,6 +103,7 @@ def _held(talker: Talker[M], held: Sequence[Sequence[Turn]], *, seed: int) -> It
                     condition,
                     replies=[replies[row] for row in rows] if condition == "memory" else None,
                     told=[know[row] for row in lent],
+                    conversations=[first + row for row in rows],
                 )
             ]
         for knows, turn in zip(know, turns, strict=True):
@@ -131,9 +132,10 @@ def _asked(
     *,
     replies: Sequence[Reply] | None,
     told: Sequence[dict[Fact, str]],
+    conversations: Sequence[int],
 ) -> list[Asked]:
     """Questions under one condition. replies: where they were given already; told: what the conversations were told
-    whose memory is swapped in."""
+    whose memory is swapped in; conversations: their numbers."""
     read = condition != "unread"
     if replies is None:
         replies = talker.answer([turn.query for turn in turns], memory, read=read)
@@ -143,15 +145,16 @@ def _asked(
         found = talker.nats([turns[at] for at in valued], talker.chosen(memory, valued), read=read)
         nats = dict(zip(valued, found or (), strict=found is not None))
     return [
-        _judged(turn, reply.text, condition, knows if condition == "swap" else {}, nats.get(at))
-        for at, (turn, reply, knows) in enumerate(zip(turns, replies, told, strict=True))
+        _judged(number, turn, reply.text, condition, knows if condition == "swap" else {}, nats.get(at))
+        for at, (number, turn, reply, knows) in enumerate(zip(conversations, turns, replies, told, strict=True))
     ]
 
 
-def _judged(turn: Turn, text: str, condition: str, told: dict[Fact, str], nats: float | None) -> Asked:
+def _judged(number: int, turn: Turn, text: str, condition: str, told: dict[Fact, str], nats: float | None) -> Asked:
     assert turn.fact is not None
     value, none, donor = said(text), says_not_told(text), told.get(turn.fact)
     return Asked(
+        conversation=number,
         condition=condition,
         distance=turn.distance,
         live=turn.live,
