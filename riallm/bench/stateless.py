@@ -101,7 +101,7 @@ class Stateless:
             first=first - began,
             rest=rest - first,
             update=0.0,
-            flops=self.flops(before if self.cached else 0, total - 1),
+            flops=self.flops(before if self.cached else 0, total - 1, said=answer),
             kept=total * sum(spec.bytes_per_token for spec in self.model.state_specs()),
             peak=highest * 1024,
         )
@@ -110,11 +110,14 @@ class Stateless:
         """Pretend that so many tokens were read, for turns whose cost is not measured."""
         self.history = self.draw(num)
 
-    def flops(self, first: int, last: int) -> float:
-        """FLOPs of tokens `first` to `last` of the conversation, each looking at all before it and itself."""
+    def flops(self, first: int, last: int, *, said: int) -> float:
+        """FLOPs of tokens `first` to `last` of the conversation, each looking at all before it and itself; the head
+        names what follows `said` of them."""
         costs = self.model.costs()
+        head = 2 * self.model.sizes.vocab_size * self.model.sizes.hidden_size
         pairs = (last * (last + 1) - first * (first + 1)) // 2
-        return (last - first) * costs.flops_per_token + pairs * costs.attention_flops_per_token_pair
+        tokens = (last - first) * (costs.flops_per_token - head) + said * head
+        return tokens + pairs * costs.attention_flops_per_token_pair
 
     def _step(self, tokens: Tensor, before: int) -> Tensor:
         import torch

@@ -63,8 +63,27 @@ def test_flops_of_the_stateless_model_are_what_pytorch_counts() -> None:
         model.logits(model(tokens, TokenMeta.plain(1, 40)).hidden)
     square = 40 * 40 * model.costs().attention_flops_per_token_pair  # the counter takes a causal mask for a full one
     causal = 40 * 41 // 2 * model.costs().attention_flops_per_token_pair
-    assert peer.flops(0, 40) - causal + square == counted.get_total_flops()
-    assert peer.flops(0, 40) == peer.flops(0, 30) + peer.flops(30, 40)
+    assert peer.flops(0, 40, said=40) - causal + square == counted.get_total_flops()
+    assert peer.flops(0, 40, said=3) == peer.flops(0, 30, said=1) + peer.flops(30, 40, said=2)
+
+
+def test_flops_of_a_stateless_turn_are_what_pytorch_counts_in_it() -> None:
+    """But for attention, which PyTorch does not count in pages. The head names the tokens of the answer and no others,
+    as it does for RxT."""
+    if not page_attention.available():
+        pytest.skip("there is no C++ compiler here")
+    model = Llama(peer_config(replace(RXT_BETA_MICRO, num_layers=1))).eval()
+    pair = model.costs().attention_flops_per_token_pair
+    for cached in (True, False):
+        peer = Stateless(
+            model, lambda num: torch.zeros((1, num), dtype=torch.int64), num_tokens=64, cached=cached, device="cpu"
+        )
+        for history in (0, 12):
+            with torch.inference_mode(), turns.counter() as counted:
+                turn = peer.turn(9, 3)
+            first, last = history if cached else 0, history + 11
+            pairs = (last * (last + 1) - first * (first + 1)) // 2
+            assert turn.flops == counted.get_total_flops() + pairs * pair
 
 
 def test_slopes_and_crossings() -> None:
