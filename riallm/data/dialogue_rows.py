@@ -76,7 +76,7 @@ def read(path: Path, kind: type[_Row]) -> Iterator[_Row]:
     """The rows of a file; empty lines are passed over. Raises UsageError, which names the line, for a file that is not
     there, for what is no JSON or no such row, and for a conversation without interactions."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")  # JSON may hold other ends of lines as they are
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} cannot be read: {error}") from None
     for number, line in enumerate(lines, 1):
@@ -84,9 +84,11 @@ def read(path: Path, kind: type[_Row]) -> Iterator[_Row]:
             continue
         where = f"{path.name}:{number}"
         try:
-            row = from_json(kind, json.loads(line), where=where)
-        except json.JSONDecodeError as error:
+            value = json.loads(line)
+        except (ValueError, RecursionError) as error:
             raise UsageError(f"{where}: no JSON ({error})") from None
+        try:
+            row = from_json(kind, value, where=where)
         except UsageError as error:
             raise UsageError(str(error) if where in str(error) else f"{where}: {error}") from None
         if not row.interactions:

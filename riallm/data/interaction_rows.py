@@ -115,7 +115,7 @@ def _read(path: Path, form: Form) -> Iterator[tuple[int, int, str | tuple[Said, 
 def _parsed(line: bytes, form: Form, where: str) -> str | tuple[Said, ...]:
     try:
         row = json.loads(line)
-    except ValueError as error:  # what is no UTF-8 included
+    except (ValueError, RecursionError) as error:  # what is no UTF-8 included
         raise UsageError(f"{where}: no JSON ({error})") from None
     if not isinstance(row, dict):
         raise UsageError(f"{where}: expected an object, got {type(row).__name__}")

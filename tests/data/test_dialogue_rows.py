@@ -37,6 +37,9 @@ def test_rows_are_read_as_they_are_written(tmp_path: Path) -> None:
     assert first == second
     assert first.interactions[0] == Asked(query="My dog is Rex.", answer="Noted.")
     assert first.interactions[1].asked and first.interactions[1].fact == "Rex"
+    path.write_text(json.dumps({"interactions": [{"query": "a\u2028b\x85", "answer": "c"}]}, ensure_ascii=False))
+    (row_of_lines,) = read(path, Quizzed)
+    assert row_of_lines.interactions[0].query == "a\u2028b\x85", "ends of lines that JSON does not mind"
     path.write_text(json.dumps(CHOICE), encoding="utf-8")
     (row,) = read(path, Chosen)
     assert row.interactions[0].rejected is None
@@ -48,6 +51,8 @@ def test_rows_are_read_as_they_are_written(tmp_path: Path) -> None:
     ("line", "message"),
     [
         ("{", "no JSON"),
+        ("[" * 50_000, "no JSON"),
+        (f'{{"interactions": {"1" * 5000}}}', "no JSON"),
         ('{"interactions": []}', "without interactions"),
         ('{"interactions": [{"query": "a"}]}', "must be given"),
         ('{"interactions": [{"query": "a", "answer": "b", "tool": "c"}]}', "tool"),

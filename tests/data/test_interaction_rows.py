@@ -58,6 +58,7 @@ def test_conversations_in_both_shapes(tmp_path: Path) -> None:
     ("form", "line", "told"),
     [
         ("text", '{"text": ', "no JSON"),
+        ("text", "[" * 50_000, "no JSON"),
         ("text", '["a"]', "expected an object, got list"),
         ("text", '{"query": "a"}', "text is None; expected text"),
         ("text", '{"text": "  "}', "text is '  '; expected text"),
