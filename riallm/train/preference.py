@@ -106,7 +106,7 @@ class DirectPreference:
         """Log-probabilities (P,) of each kind of answer, from memories that the model writes of the accepted ones."""
         memories = written(model, batch.accepted.tokens, batch.accepted.mask)[:-1]
         kinds = {"accepted": (batch.accepted, batch.pairs), "rejected": (batch.rejected, batch.pairs)}
-        if self.anchor and batch.neutral is not None and batch.anchors is not None:
+        if self.anchor and batch.neutral is not None and batch.anchors is not None and bool(batch.anchors.any()):
             kinds["neutral"] = (batch.neutral, batch.anchors)
         found: dict[str, Tensor] = {}
         routings: list[Routing] = []

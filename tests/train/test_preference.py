@@ -138,6 +138,11 @@ def test_neutral_answers_are_held_where_they_were(rxt: RxT) -> None:
     assert "anchor" not in DirectPreference(reference=reference, balance=0.0, z=0.0)(rxt, without).terms
     with pytest.raises(UsageError, match="no neutral"):
         DirectPreference(reference=reference, anchor=0.1)(rxt, without)
+    some = [[Pair(pair.accepted, pair.rejected) for pair in row] for row in rows(0, 4)]
+    none = preferences(some, num_tokens=TASK.max_tokens)
+    told = DirectPreference(reference=reference, anchor=0.1, balance=0.0, z=0.0)(rxt, none)
+    assert "anchor" not in told.terms, "a batch in which no conversation has one"
+    assert torch.allclose(told.terms["nats"], loss.terms["nats"])
 
 
 def test_normalised_is_a_token_s_mean(rxt: RxT) -> None:
