@@ -30,8 +30,8 @@ class Interaction(NamedTuple):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Episodes:
     """tokens (B, N, T); mask (B, N, T): those that are no padding; answers (B, N, T): those of an answer, its end
-    included; num_bytes: of text that the answers stand for; seed: of what an objective draws. An interaction that a
-    shorter conversation lacks has no tokens."""
+    included; num_bytes: of text that the answers stand for; seed: of what an objective draws, and of a memory's start
+    that is drawn. An interaction that a shorter conversation lacks has no tokens."""
 
     tokens: Tensor
     mask: Tensor
@@ -79,7 +79,8 @@ def episodes(conversations: Sequence[Sequence[Interaction]], *, num_tokens: int,
 def written(
     model: RxT, tokens: Tensor, mask: Tensor, *, window: int | None = None, start: MemoryState | None = None
 ) -> list[MemoryState]:
-    """The memory before each interaction, and behind the last: N + 1 states of B rows.
+    """The memory before each interaction, and behind the last: N + 1 states of B rows. window: as `MemoryAware.window`;
+    start: before the first, else that of `model.start`.
 
     The encoder does not see the memory, so all interactions go through it at once, and only the writes one by one.
     """
@@ -89,7 +90,7 @@ def written(
     memory = start or model.start(rows)
     memories = [memory]
     for at in range(num):
-        if window is not None and at % window == 0:
+        if window is not None and at and at % window == 0:
             memory = memory.detached()
         memory = model.write(encoded[:, :, at], mask[:, at], memory)
         memories.append(memory)
@@ -110,14 +111,15 @@ def decoded(
     return out.hidden.view(rows, num, length, -1), out.routing
 
 
-def overheard(model: RxT, tokens: Tensor, mask: Tensor) -> tuple[Tensor, tuple[Routing, ...]]:
+def overheard(model: RxT, tokens: Tensor, mask: Tensor, *, seed: int = 0) -> tuple[Tensor, tuple[Routing, ...]]:
     """hidden (B, N, T, D) of a decoder that has, in the memory's place, the slots of a new conversation and what the
     encoder makes of all tokens of the interactions before: what a memory with room for everything would hold. Without
-    those slots, what is found in one fact alone could not be told from what is not found."""
+    those slots, what is found in one fact alone could not be told from what is not found. seed: of slots that are
+    drawn."""
     rows, num, length = tokens.shape
     encoded = model.encode(tokens.flatten(0, 1), mask.flatten(0, 1))
     encoded = encoded.view(len(encoded), rows, num * length, -1)
-    start = model.start(rows)
+    start = model.start(rows, seed=seed)
     reading = model.reading(replace(start, slots=torch.cat((start.slots, encoded), dim=2)))
     order = torch.arange(num, device=tokens.device).repeat_interleave(length)
     before = torch.arange(num, device=tokens.device)[:, None] > order

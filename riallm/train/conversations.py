@@ -50,7 +50,7 @@ def batch(
             if one.value is not None:
                 values[row, at, slice(*one.value)] = True
     num_bytes = sum(len(turn.answer.encode()) for each in turns for turn in each)
-    return Batch(turns, replace(made, num_bytes=float(num_bytes)), values)
+    return Batch(turns, replace(made, num_bytes=float(num_bytes), seed=first), values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,8 +24,9 @@ class MemoryAware:
     """Supervised memory-aware training: every interaction is decoded with the memory that the ones before it wrote,
     and the gradient goes back through the writes (RxT document, SMAT).
 
-    window: interactions that a gradient reaches back over: the memory is detached before every `window`-th write; None
-    for all. balance, z: weights of the experts' terms, which are means over the batch.
+    window: interactions that a gradient reaches back over: the memory is detached before every `window`-th write, but
+    not what a conversation begins with; None for all. balance, z: weights of the experts' terms, which are means over
+    the batch. A start that is drawn is another one in each batch.
     """
 
     window: int | None = None
@@ -35,7 +36,8 @@ class MemoryAware:
     def __call__(self, model: Model, batch: Episodes) -> Loss:
         """The sum over answer tokens, in nats."""
         assert isinstance(model, RxT), "memory-aware training is for models with a memory"
-        memories = written(model, batch.tokens, batch.mask, window=self.window)
+        start = model.start(len(batch.tokens), seed=batch.seed)
+        memories = written(model, batch.tokens, batch.mask, window=self.window, start=start)
         hidden, routings = decoded(model, batch.tokens, batch.mask, memories[:-1])
         return answered(model, hidden, routings, batch, balance=self.balance, z=self.z)
 
@@ -52,7 +54,7 @@ class Overheard:
     def __call__(self, model: Model, batch: Episodes) -> Loss:
         """The sum over answer tokens, in nats."""
         assert isinstance(model, RxT), "for models with a memory"
-        hidden, routings = overheard(model, batch.tokens, batch.mask)
+        hidden, routings = overheard(model, batch.tokens, batch.mask, seed=batch.seed)
         return answered(model, hidden, routings, batch, balance=self.balance, z=self.z)
 
 

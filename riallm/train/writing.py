@@ -59,7 +59,7 @@ class Blended:
         total = torch.zeros((), device=encoded.device)
         for at in range(num):
             new, mask = encoded[:, :, at], batch.mask[:, at]
-            if self.window is not None and at % self.window == 0:
+            if self.window is not None and at and at % self.window == 0:
                 memory = memory.detached()
             aim = self._aim(memory.slots.detach(), new.detach(), at, draw)
             memory = model.write(self._noisy(new, draw), mask, memory)
@@ -84,7 +84,8 @@ class Blended:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reconstructed:
     """Our aim: the decoder says each interaction again, query and all, with the memory into which it was just written,
-    or `delay` writes later; so a slot has to hold what can be read, and needs no token of its own.
+    or `delay` writes later, towards the end of a batch's conversations as many as there are; so a slot has to hold what
+    can be read, and needs no token of its own.
 
     window: as `MemoryAware.window`.
     """
@@ -108,7 +109,8 @@ def again(
     model: RxT, batch: Episodes, memories: Sequence[MemoryState], *, delay: int = 0
 ) -> tuple[Tensor, tuple[Routing, ...]]:
     """Nats of a token, the mean over all tokens but the first of each interaction, said with the memory behind it or
-    `delay` writes later; and what the experts tell. memories: before each interaction and behind the last."""
+    `delay` writes later, at most behind the last; and what the experts tell. memories: before each interaction and
+    behind the last."""
     num = batch.tokens.shape[1]
     seen = [memories[min(at + 1 + delay, num)] for at in range(num)]
     hidden, routings = decoded(model, batch.tokens, batch.mask, seen)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import ClassVar
 
 import pytest
 import torch
@@ -10,12 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from riallm.data.tell_ask import TellAskConfig
-from riallm.eval.probes.recall import batch
+from riallm.eval.probes.recall import ask, batch
 from riallm.models.episodes import overheard
 from riallm.models.rxt import RxT
+from riallm.nn.memory_state import MemoryState
 from riallm.nn.meta import TokenMeta
 from riallm.recipes.tell_ask import TESTED, model, smoke, source
-from riallm.train.episodes import FullHistory, MemoryAware
+from riallm.train.episodes import FullHistory, MemoryAware, Overheard
 
 TASK = TellAskConfig(num_turns=5, min_turns=2, num_keys=8, num_values=8, num_fillers=4, max_live=4)
 
@@ -90,6 +92,42 @@ def test_a_window_cuts_gradients_and_not_the_loss(rxt: RxT) -> None:
     whole, cut = (MemoryAware(window=window)(rxt, data).terms["nats"] for window in (None, 1))
     assert torch.allclose(whole, cut)
     assert not torch.allclose(gradient(rxt, whole), gradient(rxt, cut), atol=1e-4)
+
+
+def test_a_window_leaves_the_start_to_learn(rxt: RxT) -> None:
+    """What the second interaction says comes of the start by one write, which every window holds."""
+    data = batch(TASK, 0, 4)[1]
+    answers = torch.zeros_like(data.answers)
+    answers[:, 1] = data.answers[:, 1]
+    found = []
+    for window in (None, 2, 1):
+        gradient(rxt, MemoryAware(window=window)(rxt, replace(data, answers=answers)).terms["nats"])
+        assert rxt.start_slots is not None and rxt.start_slots.grad is not None
+        found.append(rxt.start_slots.grad)
+    assert float(found[0].norm()) > 0.01
+    for each in found[1:]:
+        assert torch.allclose(each, found[0], atol=1e-5)
+
+
+def test_a_start_that_is_drawn_is_another_one_in_each_batch_and_question(rxt: RxT) -> None:
+    class Starting(RxT):
+        seeds: ClassVar[list[int]] = []
+
+        def start(self, num_rows: int = 1, *, seed: int = 0) -> MemoryState:
+            self.seeds.append(seed)
+            return super().start(num_rows, seed=seed)
+
+    drawn = Starting(replace(rxt.config, trained_start=False))
+    drawn.initialise(0)
+    data = batch(TASK, 0, 4)[1]
+    for objective in (MemoryAware(), Overheard()):
+        told = [float(objective(drawn, replace(data, seed=seed)).terms["nats"].detach()) for seed in (0, 1, 0)]
+        assert told[0] == told[2] != told[1]
+    made = source(smoke(), 10, smoke().phases, stage=0)
+    assert made(1).seed != made(2).seed
+    Starting.seeds.clear()
+    ask(drawn, TASK, num=12, rows=4)
+    assert len(set(Starting.seeds)) == len(Starting.seeds) > 1
 
 
 def test_the_joint_stage_hears_all_that_came_before_and_nothing_else(rxt: RxT) -> None:

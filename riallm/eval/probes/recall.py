@@ -8,6 +8,7 @@ Letters: B conversations, N interactions, T tokens, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from riallm.data.tell_ask import NONE, TellAskConfig, Turn, conversation, interaction
@@ -23,12 +24,13 @@ __all__ = ["CONDITIONS", "Asked", "ask", "ask_reader", "batch", "table"]
 
 
 def batch(config: TellAskConfig, first: int, num: int) -> tuple[list[list[Turn]], Episodes]:
-    """Conversations `first` to `first + num`, as turns and as tokens."""
+    """Conversations `first` to `first + num`, as turns and as tokens; they begin with a memory of their own where that
+    is drawn."""
     from riallm.models.episodes import Interaction, episodes
 
     turns = [conversation(config, number) for number in range(first, first + num)]
     rows = [[Interaction(*interaction(turn)) for turn in each] for each in turns]
-    return turns, episodes(rows, num_tokens=config.max_tokens)
+    return turns, replace(episodes(rows, num_tokens=config.max_tokens), seed=first)
 
 
 def ask(model: RxT, config: TellAskConfig, *, num: int, rows: int = 64) -> list[Asked]:
@@ -38,8 +40,9 @@ def ask(model: RxT, config: TellAskConfig, *, num: int, rows: int = 64) -> list[
     from riallm.models.episodes import decoded, written
 
     def one(data: Episodes) -> Iterator[tuple[str, Tensor]]:
-        memories = written(model, data.tokens, data.mask)[:-1]
-        start = [memories[0]] * len(memories)
+        new = model.start(len(data.tokens), seed=data.seed)
+        memories = written(model, data.tokens, data.mask, start=new)[:-1]
+        start = [new] * len(memories)
         swapped = [memory.rows(torch.arange(memory.num_rows).roll(1)) for memory in memories]
         for condition, read in zip(CONDITIONS, (memories, start, swapped, start), strict=True):
             yield condition, decoded(model, data.tokens, data.mask, read, read=condition != "unread")[0]
