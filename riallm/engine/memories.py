@@ -46,9 +46,9 @@ class Saying:
     kept: Future[MemoryState]
 
     @property
-    def failed(self) -> bool:
-        """Whether it is known already that there is no memory behind it."""
-        return self.after.done() and (self.after.cancelled() or self.after.exception() is not None)
+    def answered(self) -> bool:
+        """Whether the answer is complete, or it is known that there is none."""
+        return self.after.running() or self.after.done()
 
     def drop(self) -> None:
         """Nobody asks after all."""
@@ -64,7 +64,8 @@ class Memories:
         self._written: OrderedDict[bytes, Future[MemoryState]] = OrderedDict()
         self._pending: dict[str, Saying] = {}
         self._last: dict[str, Saying] = {}
-        self._lock = threading.RLock()
+        self._lock = threading.RLock()  # of what is on its way; held while the store is asked for a head
+        self._histories = threading.Lock()  # of what was written; the engine's thread takes it, so never for long
         self._work = ThreadPoolExecutor(1, "riallm-sessions")
 
     def new(self) -> Place:
@@ -89,7 +90,7 @@ class Memories:
         cannot be."""
         for row in history:
             key = _key(place.key, row)
-            with self._lock:
+            with self._histories:
                 memory = self._found(key)
                 if memory is None:
                     memory = Future()
@@ -106,7 +107,7 @@ class Memories:
 
         def row(text: str, tokens: tuple[int, ...]) -> Sequence[int]:
             told = tuple(whole(text))
-            with self._lock:
+            with self._histories:
                 key = _key(place.key, told)
                 if self._found(key) is None:
                     self._keep(key, after)
@@ -149,10 +150,12 @@ class Memories:
         self.store.forget(conversation)
 
     def delete(self, id: str) -> None:
-        """As `SessionStore.delete`, once it is stored."""
+        """As `SessionStore.delete`, once it is stored. Raises Conflict while it is being answered."""
         with self._lock:
             saying = self._pending.get(id)
         if saying is not None:
+            if not saying.answered:
+                raise Conflict(f"the response {id!r} is being answered; wait for it")
             wait((saying.kept,))
         self.store.delete(id)
 
@@ -161,16 +164,16 @@ class Memories:
         self._work.shutdown()
 
     def _check_free(self, conversation: str, last: Saying | None) -> None:
-        if last is not None and not (last.after.running() or last.after.done()):
+        if last is not None and not last.answered:
             raise Conflict(f"another request is being answered in the conversation {conversation!r}; wait for it")
 
     def _head(self, conversation: str) -> tuple[str, Place]:
         """The lock is held."""
         last = self._last.get(conversation)
-        if last is not None and last.parent is not None and last.failed:
-            return last.parent, last.place
-        if last is not None:
+        if last is not None and not _failed(last.after):
             return last.id, Place(key=last.id.encode(), memory=last.kept)
+        if last is not None and last.parent is not None and not _failed(last.place.memory):
+            return last.parent, last.place
         head = self.store.head(conversation)
         if head is None:
             raise UnknownSession(f"there is no conversation {conversation!r}")
@@ -223,9 +226,9 @@ class Memories:
             self.store.put(state, parent=None, id=saying.id)
 
     def _found(self, key: bytes) -> Future[MemoryState] | None:
-        """What was written, or is being written; the lock is held."""
+        """What was written, or is being written; the histories' lock is held."""
         memory = self._written.get(key)
-        if memory is None or memory.cancelled() or (memory.done() and memory.exception() is not None):
+        if memory is None or _failed(memory):
             return None
         self._written.move_to_end(key)
         return memory
@@ -235,6 +238,11 @@ class Memories:
         self._written.move_to_end(key)
         while len(self._written) > self._most:
             self._written.popitem(last=False)
+
+
+def _failed(memory: Future[MemoryState]) -> bool:
+    """Whether it is known already that there is none."""
+    return memory.done() and (memory.cancelled() or memory.exception() is not None)
 
 
 def _key(before: bytes, row: Sequence[int]) -> bytes:

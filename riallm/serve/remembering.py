@@ -86,4 +86,7 @@ def told_to_clients(response: str | None, conversation: str | None) -> Iterator[
         message = f"Previous response with id '{(response or '')[:100]}' not found: {error}."
         raise ApiError(404, message, param="previous_response_id", code="previous_response_not_found") from None
     except Conflict as error:
-        raise ApiError(409, f"{error}.", param="conversation", code="conversation_locked") from None
+        param, code = (
+            (None, "response_in_progress") if conversation is None else ("conversation", "conversation_locked")
+        )
+        raise ApiError(409, f"{error}.", param=param, code=code) from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from threading import Timer
+from threading import Event, Thread, Timer
 from typing import Any
 
 import pytest
@@ -17,7 +17,7 @@ from riallm.core.errors import ClientError, UsageError
 from riallm.engine.memories import Memories, Saying
 from riallm.engine.memory_engine import MemoryEngine
 from riallm.engine.request import Interaction, Request
-from riallm.engine.sessions import Conflict, SessionStore, UnknownSession
+from riallm.engine.sessions import Conflict, SessionStore, Snapshot, UnknownSession
 from riallm.engine.sqlite_sessions import SQLiteSessions
 from riallm.nn.memory_state import MemoryState
 
@@ -183,6 +183,26 @@ def test_an_update_that_fails_leaves_the_last_good_head(model: Watched, opened: 
     assert respond(memories, memories.respond_in(name)).version == 2
 
 
+def test_who_waited_for_an_update_that_fails_is_the_only_one_told(model: Watched, opened: Open) -> None:
+    memories, stored = opened(), Event()
+    name = memories.begin()
+    respond(memories, memories.respond_in(name))
+    model.gate.clear()
+    model.wrong = lambda row, slots: slots * float("nan")
+    lost = memories.respond_in(name)
+    say(memories, Interaction(memory=lost.place.memory, after=lost.after))
+    waiting = memories.respond_in(name)
+    interaction = Interaction(memory=waiting.place.memory, after=waiting.after)
+    ticket = memories.engine.submit(Request(ids=(1,), max_tokens=1, sampling=GREEDY, interaction=interaction))
+    lost.kept.add_done_callback(lambda _: stored.wait(SECONDS))  # so that the store hears of the second one later
+    model.gate.set()
+    assert "could not be written" in (answer(ticket)[-1].error or "")
+    model.wrong = None
+    later = memories.respond_in(name)
+    stored.set()
+    assert respond(memories, later).version == 2
+
+
 def test_a_head_that_somebody_else_moved_is_left(opened: Open, tmp_path: Path) -> None:
     path = tmp_path / "sessions.sqlite"
     with closing(SQLiteSessions(path)) as store, closing(SQLiteSessions(path)) as other:
@@ -224,6 +244,40 @@ def test_what_is_forgotten_stays_forgotten(model: Watched, opened: Open, tmp_pat
             respond(memories, late)
         with pytest.raises(UnknownSession):
             store.get(late.id)
+
+
+def test_what_is_being_answered_cannot_be_deleted(opened: Open) -> None:
+    memories = opened()
+    saying = memories.respond()
+    with pytest.raises(Conflict, match=f"'{saying.id}' is being answered"):
+        memories.delete(saying.id)
+    respond(memories, saying)
+    memories.delete(saying.id)
+
+
+def test_answers_end_while_the_store_is_busy(opened: Open) -> None:
+    class Busy(SQLiteSessions):
+        gate, begun = Event(), Event()
+
+        def get(self, id: str, *, model: str = "") -> Snapshot:
+            self.begun.set()
+            assert self.gate.wait(SECONDS)
+            return super().get(id, model=model)
+
+    store = Busy(None)
+    memories = opened(store)
+    name = memories.begin()
+    asking = Thread(target=lambda: memories.respond_in(name).drop())
+    asking.start()
+    assert store.begun.wait(SECONDS)
+    history = memories.read(memories.new(), [[1, 2]])
+    request = Request(ids=(3,), max_tokens=2, sampling=GREEDY, interaction=memories.chat(history, whole([3])))
+    try:
+        ticket = memories.engine.submit(request)
+        assert [piece and piece.finish for piece in (ticket.next(SECONDS), ticket.next(SECONDS))] == [None, "length"]
+    finally:
+        store.gate.set()
+        asking.join(SECONDS)
 
 
 def test_a_parent_that_was_deleted_takes_nothing_along(opened: Open) -> None:
