@@ -51,6 +51,9 @@ class SessionStore(Protocol):
         """The id of the snapshot where a conversation stands; None when there is no such conversation. A head that a
         limit had dropped is still named, and `get` of it says so."""
 
+    def begun(self, conversation: str) -> float:
+        """When a conversation began, in unix seconds. Raises UnknownSession."""
+
     def advance(self, conversation: str, *, expected: str | None, to: str) -> None:
         """Move the head to the snapshot `to` if it is `expected`; None begins a conversation. Raises Conflict if the
         head is another one, and UnknownSession for `to`."""

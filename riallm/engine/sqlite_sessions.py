@@ -17,8 +17,8 @@ from riallm.core.errors import CheckpointError, UsageError
 from riallm.engine.sessions import Conflict, ExpiredSession, Snapshot, UnknownSession, new_id
 from riallm.nn.memory_state import MemoryState, memory_from_bytes
 
-SCHEMA = 1
-"""Raised whenever the tables change, so that an older program does not write into newer ones."""
+SCHEMA = 2
+"""Raised whenever the tables change, so that no program writes into those of another one."""
 
 WAIT_SECONDS = 30.0
 """For another process to let go of the database."""
@@ -38,7 +38,7 @@ _TABLES = (
     " size INTEGER NOT NULL, digest TEXT NOT NULL)",
     "CREATE INDEX by_use ON snapshots (used, id, size)",
     "CREATE TABLE states (id TEXT PRIMARY KEY, state BLOB NOT NULL, note BLOB NOT NULL)",
-    "CREATE TABLE conversations (id TEXT PRIMARY KEY, head TEXT NOT NULL)",
+    "CREATE TABLE conversations (id TEXT PRIMARY KEY, head TEXT NOT NULL, begun REAL NOT NULL)",
     "CREATE INDEX by_head ON conversations (head)",
     "CREATE TABLE tombstones (id TEXT PRIMARY KEY, dropped REAL NOT NULL, why TEXT NOT NULL)",
     f"PRAGMA application_id = {_APPLICATION}",
@@ -140,11 +140,19 @@ class SQLiteSessions:
         with self._connection() as connection:
             return _head(connection, conversation)
 
+    def begun(self, conversation: str) -> float:
+        """See `SessionStore.begun`."""
+        with self._connection() as connection:
+            row = connection.execute("SELECT begun FROM conversations WHERE id = ?", (conversation,)).fetchone()
+        if row is None:
+            raise _no_conversation(conversation)
+        return float(row[0])
+
     def advance(self, conversation: str, *, expected: str | None, to: str) -> None:
         """See `SessionStore.advance`."""
         with self._change() as connection:
             _require(connection, to)
-            _move(connection, conversation, expected, to)
+            _move(connection, conversation, expected, to, self._clock())
 
     def delete(self, id: str) -> None:
         """See `SessionStore.delete`."""
@@ -157,7 +165,7 @@ class SQLiteSessions:
         """See `SessionStore.forget`."""
         with self._change() as connection:
             if _head(connection, conversation) is None:
-                raise UnknownSession(f"there is no conversation {conversation!r}")
+                raise _no_conversation(conversation)
             own = connection.execute(_ONLY_ITS_OWN, {"conversation": conversation}).fetchall()
             connection.execute("DELETE FROM conversations WHERE id = ?", (conversation,))
             _remove(connection, [id for (id,) in own])
@@ -173,7 +181,7 @@ class SQLiteSessions:
         id, now = promised or new_id(), self._clock()
         with self._change() as connection:
             if conversation is not None:
-                _move(connection, conversation, parent, id)
+                _move(connection, conversation, parent, id, now)
             elif parent is not None:
                 with contextlib.suppress(ExpiredSession):  # a state needs no parent, and may outlive it
                     _require(connection, parent)
@@ -255,10 +263,10 @@ class SQLiteSessions:
         application, version, _ = connection.execute(_WHAT).fetchone()
         if application != _APPLICATION:
             raise CheckpointError(f"{self.where} is a database of something else, and was left as it is; give another")
-        if version > SCHEMA:
+        if version != SCHEMA:
             raise CheckpointError(
-                f"{self.where} was written by a newer riallm (schema {version}, this one knows {SCHEMA}); update "
-                "riallm, or give another path"
+                f"{self.where} was written by another version of riallm (schema {version}, this one knows {SCHEMA}); "
+                "take that one, or give another path"
             )
 
 
@@ -281,7 +289,7 @@ def _head(connection: sqlite3.Connection, conversation: str) -> str | None:
     return None if row is None else str(row[0])
 
 
-def _move(connection: sqlite3.Connection, conversation: str, expected: str | None, to: str) -> None:
+def _move(connection: sqlite3.Connection, conversation: str, expected: str | None, to: str, now: float) -> None:
     head = _head(connection, conversation)
     if head != expected:
         stands = "does not exist" if head is None else f"is at {head}"
@@ -290,7 +298,14 @@ def _move(connection: sqlite3.Connection, conversation: str, expected: str | Non
             f"the conversation {conversation!r} {stands}, and the caller expected {wanted}; read its head and go on "
             "from there, or begin another one"
         )
-    connection.execute("INSERT OR REPLACE INTO conversations VALUES (?, ?)", (conversation, to))
+    connection.execute(
+        "INSERT INTO conversations VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET head = excluded.head",
+        (conversation, to, now),
+    )
+
+
+def _no_conversation(conversation: str) -> UnknownSession:
+    return UnknownSession(f"there is no conversation {conversation!r}")
 
 
 def _require(connection: sqlite3.Connection, id: str) -> None:

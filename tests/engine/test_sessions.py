@@ -136,6 +136,16 @@ def test_a_head_moves_only_from_where_it_is_expected(store: SQLiteSessions, path
     assert store.head("a") == two
 
 
+def test_a_conversation_knows_when_it_began(store: SQLiteSessions, clock: SimpleNamespace) -> None:
+    root = store.put_and_advance(drawn(1), conversation="a", expected=None)
+    clock.now += DAY
+    store.advance("b", expected=None, to=root)
+    store.put_and_advance(drawn(2), conversation="a", expected=root)
+    assert (store.begun("a"), store.begun("b")) == (clock.now - DAY, clock.now)
+    with pytest.raises(UnknownSession, match="no conversation 'c'"):
+        store.begun("c")
+
+
 def raced(store: SessionStore, barrier: Any, rounds: int) -> list[str | None]:
     """Put in each round what stands on the head that both have seen; the id, or None where the other one was first."""
     won: list[str | None] = []
@@ -362,20 +372,22 @@ def test_a_file_that_is_no_database_is_left_alone(path: Path, data: bytes) -> No
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_databases_of_others_and_of_newer_versions_are_left_alone(path: Path) -> None:
+def test_databases_of_others_and_of_other_versions_are_left_alone(path: Path) -> None:
     asked(path, "CREATE TABLE thesis (chapter TEXT)")
     data = path.read_bytes()
     with pytest.raises(CheckpointError, match="a database of something else"):
         SQLiteSessions(path)
     assert path.read_bytes() == data
-    newer = path.with_name("newer")
-    SQLiteSessions(newer).close()
-    asked(newer, f"PRAGMA user_version = {sessions.SCHEMA + 1}")
-    data = newer.read_bytes()
-    with pytest.raises(CheckpointError, match=r"newer riallm \(schema 2, this one knows 1\); update"):
-        SQLiteSessions(newer)
-    assert newer.read_bytes() == data
-    assert sorted(path.parent.iterdir()) == [newer, path]
+    other = path.with_name("other")
+    for schema in (sessions.SCHEMA + 1, sessions.SCHEMA - 1):
+        SQLiteSessions(other).close()
+        asked(other, f"PRAGMA user_version = {schema}")
+        data = other.read_bytes()
+        with pytest.raises(CheckpointError, match=rf"\(schema {schema}, this one knows {sessions.SCHEMA}\); take that"):
+            SQLiteSessions(other)
+        assert other.read_bytes() == data
+        assert sorted(path.parent.iterdir()) == [other, path]
+        other.unlink()
     with pytest.raises(CheckpointError, match="unable to open"):
         SQLiteSessions(path.parent / "missing" / "sessions.sqlite")
 

@@ -278,7 +278,9 @@ def test_an_expired_memory_is_told(start: Start, tmp_path: Path) -> None:
         first = respond(server, "one")
         conversation = server.client.conversations.create().id
         server.memories.behind(first.id).memory.result(SECONDS)
+        begun = server.client.conversations.retrieve(conversation).created_at
         now[0] += 61
+        assert server.client.conversations.retrieve(conversation).created_at == begun == 1_000_000
         server.memories.behind(respond(server, "else").id).memory.result(SECONDS)  # stored, and with it the limit kept
         for more in ({"previous_response_id": first.id}, {"conversation": conversation}):
             with pytest.raises(NotFoundError, match=r"was dropped at .*unused for"):
@@ -338,6 +340,20 @@ def test_a_response_can_be_deleted(told: Remembering) -> None:
         respond(told, "two", previous_response_id=id)
     with pytest.raises(NotFoundError):
         told.client.responses.delete(id)
+
+
+def test_what_is_being_answered_is_locked(told: Remembering) -> None:
+    told.watch.gate.clear()
+    respond(told, "else")
+    assert told.watch.begun.wait(SECONDS)  # the engine is held up, so that nothing is answered
+    with respond(told, "one", stream=True) as stream:
+        id = next(iter(stream)).response.id
+        with pytest.raises(ConflictError, match="is being answered") as caught:
+            told.client.responses.delete(id)
+        assert (caught.value.code, caught.value.param) == ("response_in_progress", None)
+        told.watch.gate.set()
+        assert [event.type for event in stream][-1] in ("response.completed", "response.incomplete")
+    told.client.responses.delete(id)
 
 
 def test_too_many_leave_the_conversation_free(start: Start) -> None:
