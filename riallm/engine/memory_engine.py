@@ -83,7 +83,7 @@ class Write:
 
 
 class MemoryEngine:
-    """See `Engine`. Closing it writes what is complete, then frees the thread."""
+    """See `Engine`. Closing it writes the memories behind answers, then frees the thread."""
 
     def __init__(
         self,
@@ -205,7 +205,8 @@ class MemoryEngine:
         )
 
     def close(self, *, seconds: float = 0.0) -> None:
-        """See `Engine.close`. Memories behind answers that are complete are written all the same."""
+        """See `Engine.close`. Memories behind answers that are complete are written all the same; histories, which nobody
+        is answered from any more, only as far as they are at hand."""
         with self._lock:
             self._closing = time.monotonic() + seconds
             self._lock.notify()
@@ -233,6 +234,8 @@ class MemoryEngine:
             gone = [each for each in (*self._waiting, *self._running) if over or each.running.ticket.cancelled]
             for each in gone:
                 each.running.end("cancelled")
+            if over:
+                self._leave_histories()
             try:
                 self._leave()
                 self._admit()
@@ -242,6 +245,15 @@ class MemoryEngine:
                 self._failed([each for each in (*self._waiting, *self._running) if each.running.finish is None], error)
                 self._collect()
                 self._waiting, self._running, self._state = [], [], None
+
+    def _leave_histories(self) -> None:
+        """Whoever was answered had the memory, so what still waits for one is of a history."""
+        with self._lock:
+            dropped = [each for each in self._jobs if not each.memory.done()]
+            for each in dropped:
+                self._jobs.remove(each)
+        for each in dropped:
+            each.after.set_exception(ClientError(f"{self.name} was closed before this interaction was written"))
 
     def _something(self) -> bool:
         """Whether there is something to do; the lock is held."""

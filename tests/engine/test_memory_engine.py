@@ -388,3 +388,23 @@ def test_closing_writes_what_is_complete(model: Watched, opened: Callable[..., M
     with pytest.raises(BudgetError, match="closing"):
         engine.submit(asked([1]))
     assert isinstance(engine._state, TurnState | None)
+
+
+def test_closing_goes_on_with_no_history(model: Watched, opened: Callable[..., MemoryEngine]) -> None:
+    engine = opened()
+    model.gate.clear()
+    made: list[Future[MemoryState]] = [Future() for _ in range(4)]
+    for memory, after in zip([engine.new, *made], made, strict=False):
+        engine.write([1], memory, after)
+    assert model.begun.wait(SECONDS)
+    late: Future[MemoryState] = Future()
+    engine.write([1], Future(), late)  # what this one waits for never comes
+    closing = threading.Thread(target=engine.close, daemon=True)
+    closing.start()
+    while engine._closing is None:
+        threading.Event().wait(0.01)
+    model.gate.set()
+    closing.join(SECONDS)
+    assert not closing.is_alive() and [after.result(0).version for after in made[:2]] == [1, 2]
+    for dropped in (*made[2:], late):
+        assert "was closed before" in str(dropped.exception(0))
