@@ -168,6 +168,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = options.out / ("ours" if options.ours else "document")
     results: dict[str, list[Result]] = {aim: [] for aim in AIMS}
     try:
+        if options.seeds < 1:
+            raise UsageError(f"--seeds is {options.seeds}; at least 1")
         for seed in range(options.seeds):
             for aim in AIMS:
                 results[aim].append(measured(aim, seed, folder, ours=options.ours))

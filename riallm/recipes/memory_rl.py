@@ -315,6 +315,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     results = {}
     try:
+        if min(options.seeds, options.questions, options.steps) < 1:
+            raise UsageError(
+                f"--seeds is {options.seeds}, --questions {options.questions}, --steps {options.steps}; at least 1 each"
+            )
         start = None if options.start is None else load_rxt(options.start)
         for seed in range(options.seeds):
             settings = replace(CASES[options.case](seed), steps=options.steps)

@@ -339,6 +339,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if unknown := [name for name in names if name not in VARIANTS]:
             raise UsageError(f"no variant '{unknown[0]}'; there are {', '.join(VARIANTS)}")
+        if min(options.seeds, options.questions, options.jobs) < 1:
+            raise UsageError(
+                f"--seeds is {options.seeds}, --questions {options.questions}, --jobs {options.jobs}; at least 1 each"
+            )
         results = _all(options, names)
     except RiallmError as error:
         sys.stderr.write(f"tell_ask: {error}\n")

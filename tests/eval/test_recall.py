@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
+from riallm.core.errors import UsageError
 from riallm.data.tell_ask import TellAskConfig
 from riallm.eval.probes.recall import CONDITIONS, Asked, ask, ask_reader, batch, table
 from riallm.eval.stats import share
@@ -51,6 +53,23 @@ def test_a_model_that_says_one_value_is_right_by_chance_alone(rxt: RxT) -> None:
         constant.lm_head.bias.zero_()
     even = table(ask_reader(constant, TASK, num=50, rows=8), num_values=8)
     assert even["history"]["information"]["value"] == pytest.approx(0.0, abs=1e-5)
+
+
+def test_conversations_without_questions_are_passed_over(rxt: RxT) -> None:
+    short = TellAskConfig(num_turns=2, num_keys=8, num_values=8, num_fillers=4, max_live=4)
+    counts = [sum(turn.kind == "ask" for turn in batch(short, number, 1)[0][0]) for number in range(40)]
+    assert 0 in counts[::2] and any(a == b == 0 for a, b in zip(counts[::2], counts[1::2], strict=True))
+    asked = [each for each in ask(rxt, short, num=sum(counts), rows=2) if each.condition == "memory"]
+    assert len(asked) == sum(counts)
+
+
+def test_what_cannot_be_asked_is_refused(rxt: RxT) -> None:
+    for wrong in ({"rows": 1}, {"num": 0}):
+        for which in (ask, ask_reader):
+            with pytest.raises(UsageError, match="at least 2, for memories to be swapped"):
+                which(rxt, TASK, **{"num": 1, **wrong})
+    with pytest.raises(UsageError, match="ask is 0"):
+        ask(rxt, replace(TASK, ask=0.0), num=1)
 
 
 def test_the_controls_see_what_their_names_say(rxt: RxT) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from riallm.core.errors import UsageError
 from riallm.eval.probes.recall import CONDITIONS
+from riallm.recipes import memory_aims, memory_rl
 from riallm.recipes.tell_ask import VARIANTS, Trial, draw, line, main, measured, smoke
 
 
@@ -57,3 +59,17 @@ def test_a_small_memory_gives_back_what_it_was_told(tmp_path: Path) -> None:
     assert found["memory"]["exact"]["value"] > 0.6
     assert all(found[control]["exact"]["value"] < 0.12 for control in ("reset", "swap", "unread"))
     assert found["swap"]["donor"]["value"] > 0.6
+
+
+@pytest.mark.parametrize("main", [main, memory_rl.main, memory_aims.main])
+def test_no_seeds_are_refused(
+    main: Callable[[Sequence[str]], int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--out", str(tmp_path), "--seeds", "0"]) == 2
+    assert "--seeds is 0" in capsys.readouterr().err
+
+
+def test_no_jobs_and_no_questions_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for wrong in ("--jobs", "--questions"):
+        assert main(["--out", str(tmp_path), wrong, "0"]) == 2
+        assert f"{wrong} " in capsys.readouterr().err

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
+from riallm.core.errors import UsageError
 from riallm.eval.stats import grouped_mean, grouped_share
 
 _T = TypeVar("_T")
@@ -40,6 +41,15 @@ class Asked:
     nats: float | None = None
     told: bool = True
     group: str = ""
+
+
+def check(*, num: int, rows: int, ask: float) -> None:
+    """Raises UsageError where `num` questions to `rows` conversations side by side cannot be asked; ask: how often a
+    conversation asks for what was told."""
+    if rows < 2 or num < 1:
+        raise UsageError(f"rows is {rows} and num {num}; at least 2, for memories to be swapped, and 1")
+    if not ask:
+        raise UsageError("ask is 0, so nothing that was told is ever asked for")
 
 
 def table(asked: Sequence[Asked], *, num_values: int | None = None) -> dict[str, Any]:

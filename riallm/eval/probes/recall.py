@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from riallm.data.tell_ask import NONE, TellAskConfig, Turn, conversation, interaction
-from riallm.eval.probes.counted import CONDITIONS, Asked, table
+from riallm.eval.probes.counted import CONDITIONS, Asked, check, table
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,7 +34,8 @@ def batch(config: TellAskConfig, first: int, num: int) -> tuple[list[list[Turn]]
 
 
 def ask(model: RxT, config: TellAskConfig, *, num: int, rows: int = 64) -> list[Asked]:
-    """At least `num` questions, each under every condition; conversations are drawn by the configuration's seed."""
+    """At least `num` questions, each under every condition; conversations are drawn by the configuration's seed. rows:
+    conversations side by side, of which one lends another its memory. Raises UsageError as `counted.check`."""
     import torch
 
     from riallm.models.episodes import decoded, written
@@ -71,6 +72,7 @@ def _asked(
     """hidden: a batch -> its hidden states (B, N, T, D) by condition."""
     import torch
 
+    check(num=num, rows=rows, ask=config.ask)
     found: list[Asked] = []
     first = questions = 0
     while questions < num:
@@ -97,6 +99,8 @@ def _judged(
     import torch
 
     places = [(row, at) for row, each in enumerate(turns) for at, turn in enumerate(each) if turn.kind == "ask"]
+    if not places:
+        return []
     asked = [turns[row][at] for row, at in places]
     rows, ats = (torch.tensor(each) for each in zip(*places, strict=True))
     before = data.answers[rows, ats].int().argmax(dim=-1) - 1

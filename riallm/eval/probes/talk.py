@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple, Protocol, TypeVar
 
-from riallm.core.errors import UsageError
 from riallm.data.conversations.conversation import ConversationConfig, Fact, Turn, conversation
 from riallm.data.conversations.frames import said, says_not_told
 from riallm.data.conversations.relations import RELATIONS
-from riallm.eval.probes.counted import Asked
+from riallm.eval.probes.counted import Asked, check
 
 M = TypeVar("M")
 """The memories of several conversations, side by side."""
@@ -61,10 +60,7 @@ def ask(
     """At least `num` questions for what was told, and those for what never was among them, each under every condition;
     all conversations have `num_turns` interactions. rows: conversations side by side, of which one lends another its
     memory. hear: is told of how many questions were asked more."""
-    if rows < 2 or num < 1:
-        raise UsageError(f"rows is {rows} and num {num}; at least 2, for memories to be swapped, and 1")
-    if not config.ask:
-        raise UsageError("ask is 0, so nothing that was told is ever asked for")
+    check(num=num, rows=rows, ask=config.ask)
     config = replace(config, min_turns=None)
     found: list[Asked] = []
     first = questions = 0
