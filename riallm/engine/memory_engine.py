@@ -205,8 +205,8 @@ class MemoryEngine:
         )
 
     def close(self, *, seconds: float = 0.0) -> None:
-        """See `Engine.close`. Memories behind answers that are complete are written all the same; histories, which nobody
-        is answered from any more, only as far as they are at hand."""
+        """See `Engine.close`. Memories behind answers that are complete are written all the same; histories, which
+        nobody is answered from any more, only as far as they are at hand."""
         with self._lock:
             self._closing = time.monotonic() + seconds
             self._lock.notify()
