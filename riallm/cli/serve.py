@@ -85,7 +85,8 @@ def main(argv: list[str]) -> int:
 
 
 def _store(options: argparse.Namespace, model: LocalModel | MemoryModel) -> SessionStore | None:
-    """Where memories are kept; None for a model without one. Raises UsageError for a file that nothing goes to."""
+    """Where memories are kept; None for a model without one. Raises UsageError for a file that nothing goes to, and for
+    a size that no memory goes into."""
     from riallm.engine.memory_model import MemoryModel
     from riallm.engine.sqlite_sessions import SQLiteSessions
 
@@ -94,4 +95,7 @@ def _store(options: argparse.Namespace, model: LocalModel | MemoryModel) -> Sess
             raise UsageError(f"--sessions: {model.name} keeps no memory of conversations; leave it out")
         return None
     size, seconds = int(options.sessions_size * 2**20), options.sessions_days * 86400
+    least = len(model.engine.new.result().to_bytes())
+    if size < least:
+        raise UsageError(f"--sessions-size is {size} bytes; one memory of {model.name} takes {least}. Give more")
     return SQLiteSessions(options.sessions, max_bytes=size, max_seconds=seconds)

@@ -26,6 +26,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("rxt", ("--sessions", "{text}"), "it is no database, and was left as it is"),
         ("rxt", ("--sessions", "/nowhere/s"), "cannot be read or written"),
         ("rxt", ("--sessions-size", "0"), "are above 0"),
+        ("rxt", ("--sessions", "{new}", "--sessions-size", "0.001"), "is 1048 bytes; one memory of rxt takes 1752"),
         ("rxt", ("--sessions-days", "-1"), "are above 0"),
         ("rxt", ("--kv-memory", "0.001"), "one conversation of rxt takes"),
     ],
