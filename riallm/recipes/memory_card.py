@@ -74,10 +74,6 @@ it was trained on, and nothing of the world.
 """
 
 
-def _row(what: str, told: Record, *beside: str) -> str:
-    return f"| {what} | {percent(told)} | {told['num']:,} | {', '.join(beside)} |"
-
-
 def _figures(facts: MemoryFacts) -> str:
     if not facts.evaluations:
         return "## Figures\n\nNone were measured.\n"
@@ -100,20 +96,25 @@ def _figures(facts: MemoryFacts) -> str:
 
 def _table(found: Record) -> str:
     usual = found["1x"]
-    with_memory: Mapping[str, Any] = usual[MEMORY]
+    memory: Mapping[str, Any] = usual[MEMORY]
     rows = ["| | exact | questions | beside it |", "| --- | --- | ---: | --- |"]
+
+    def add(what: str, told: Record | None, beside: str = "") -> None:
+        if told is not None and told["num"]:  # few questions may have none of a kind
+            rows.append(f"| {what} | {percent(told)} | {told['num']:,} | {beside} |")
+
     controls = [f"{name} {percent(usual[name]['exact'])}" for name in ("reset", "swap", "unread")]
-    rows.append(_row("all", with_memory["exact"], *controls))
+    add("all", memory["exact"], ", ".join(controls))
     for distance in ("1", "2", "4", "8"):
-        if distance in with_memory["by_distance"]:
-            rows.append(_row(f"{distance} interactions after it was told", with_memory["by_distance"][distance]))
-    stale = f"the old value {percent(with_memory['retold_stale'])}"
-    rows.append(_row("after the value was changed", with_memory["retold"], stale))
-    rows.append(_row("never told, and it says so", with_memory["untold"]))
-    rows.append(_row("with another conversation's memory, that one's value", usual["swap"]["donor"]))
+        add(f"{distance} interactions after it was told", memory["by_distance"].get(distance))
+    if memory["retold"]["num"]:
+        stale = f"the old value {percent(memory['retold_stale'])}"
+        add("after the value was changed", memory["retold"], stale)
+    add("never told, and it says so", memory.get("untold"))
+    add("with another conversation's memory, that one's value", usual["swap"]["donor"])
     for factor in ("2x", "4x"):
         longer = f"in conversations of {int(factor[0]) * found['turns']} interactions"
-        rows.append(_row(longer, found[factor][MEMORY]["exact"]))
+        add(longer, found[factor][MEMORY]["exact"])
     return "\n".join(rows) + f"\n\n`{found['command']}`"
 
 

@@ -65,6 +65,22 @@ def test_a_run_of_stages_ships_with_what_was_measured(trained: Path, tmp_path: P
     assert (again / "layer_0.safetensors").read_bytes() == (trained / "model" / "layer_0.safetensors").read_bytes()
 
 
+def test_a_card_leaves_out_what_was_not_asked(trained: Path, tmp_path: Path) -> None:
+    few = evaluation("test")
+    memory = few["1x"]["memory"]
+    nothing = {"value": None, "low": 0.0, "high": 1.0, "num": 0}
+    del memory["untold"]
+    memory |= {"retold": nothing, "retold_stale": nothing}
+    few["1x"]["swap"]["donor"] = nothing
+    record = tmp_path / "few.txt"
+    record.write_text(json.dumps(few))
+    ship(trained, tmp_path / "few", [record])
+    card = (tmp_path / "few" / "README.md").read_text()
+    assert "1 interactions after it was told" in card and "24 interactions" in card
+    for missing in ("never told", "was changed", "that one's value"):
+        assert missing not in card
+
+
 def test_a_run_that_is_not_over_does_not_ship(trained: Path, tmp_path: Path) -> None:
     half = tmp_path / "half"
     shutil.copytree(trained, half)
