@@ -106,9 +106,10 @@ def _talker(options: argparse.Namespace) -> tuple[RxTTalker, str]:
 
     folder = folder_of(options.model)
     try:
-        family = json.loads((folder / "config.json").read_bytes()).get("model_type")
+        told = json.loads((folder / "config.json").read_bytes())
     except ValueError as error:
         raise UsageError(f"{folder}/config.json is no JSON: {error}. Get the model again") from None
+    family = told.get("model_type") if isinstance(told, dict) else None
     if family != "rxt":
         raise UsageError(
             f"{options.model} is of the family {family!r}, which has no memory to ask about; name a model of the "

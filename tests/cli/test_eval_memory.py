@@ -80,10 +80,14 @@ def test_what_cannot_be_asked_is_refused(tiny: Path, tmp_path: Path, capsys: pyt
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "config.json").write_text("{")
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "config.json").write_text("[]")
     for words, complaint in (
         (("--model", str(ria)), "of the family 'ria', which has no memory"),
         (("--model", str(tmp_path / "none")), "no such model"),
         (("--model", str(broken)), "is no JSON"),
+        (("--model", str(other)), "of the family None"),
         (("--model", str(tiny), "--questions", "0"), "--questions is 0"),
         (("--model", str(tiny), "--turns", "1"), "--turns 1"),
         (("--model", str(tiny), "--device", "nowhere"), "--device nowhere"),
