@@ -195,7 +195,7 @@ def visit(tmp_path: Path, *more: str) -> int:
 def test_a_trainer_is_looked_on_killed_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One run of five commands: cut off, killed, looked on again, refused as another, joined."""
     trainer = Trainer(work=tmp_path / "work", command=[])
-    assert visit(tmp_path, "train.max_steps=40", "--wait", "0.0001") == 1  # cut off at once; the trainer lives on
+    assert visit(tmp_path, "train.max_steps=40", "--wait", "0") == 1  # cut off at once; the trainer lives on
     assert trainer.running() and json.loads((tmp_path / "out/report.json").read_text())["state"] == "running"
     while trainer.last_step() is None or not list((tmp_path / "work").glob("saves/step-*")):
         assert trainer.running(), trainer.log_tail()
@@ -226,7 +226,7 @@ def test_a_trainer_of_several_stages_is_killed_and_goes_on(tmp_path: Path, capsy
     """Killed in its last stage; what comes back is a model to ask, and its records."""
     words, seconds = ["--recipe", "rxt_nano_gpu"], "seconds=12"
     trainer = Trainer(work=tmp_path / "work", command=[])
-    assert visit(tmp_path, *words, seconds, "--wait", "0.0001") == 1
+    assert visit(tmp_path, *words, seconds, "--wait", "0") == 1
     while not list((tmp_path / "work/1-memory").glob("saves/step-*")):
         assert trainer.running(), trainer.log_tail()
         time.sleep(0.05)
@@ -279,7 +279,7 @@ def test_minutes_less_the_reserve_are_the_seconds_of_all_stages(tmp_path: Path) 
     trainer = Trainer(work=tmp_path / "work", command=[])
     lock = trainer._locked()
     assert lock is not None
-    words = ["--recipe", "rxt_nano_gpu", "--minutes", "12", "--reserve", "60", "--wait", "0.0001"]
+    words = ["--recipe", "rxt_nano_gpu", "--minutes", "12", "--reserve", "60", "--wait", "0"]
     assert train.main([*words, "--out", str(tmp_path / "out"), "--work", str(tmp_path / "work"), "device=cpu"]) == 1
     os.close(lock)
     plan = json.loads((tmp_path / "work" / train.PLAN).read_text())

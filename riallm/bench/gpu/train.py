@@ -44,7 +44,8 @@ def body(argv: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="what may come back goes here")
     parser.add_argument("--work", type=Path, metavar="FOLDER", help="the run itself (default: in the cache, by name)")
     options = parser.parse_intermixed_args(argv)
-    until = time.monotonic() + 60.0 * (options.wait or options.minutes) - (0.0 if options.rehearse else COLLECTING)
+    minutes = options.minutes if options.wait is None else options.wait
+    until = time.monotonic() + 60.0 * minutes - (0.0 if options.rehearse else COLLECTING)
     plan = _plan(options)
     work = options.work or cache_home() / "runs" / f"{plan['recipe']}-visit"
     plan = _kept(plan, work)
