@@ -39,7 +39,6 @@ def add_model_options(made: argparse.ArgumentParser) -> None:
     made.add_argument(
         "--lookahead",
         type=int,
-        default=4,
         metavar="N",
         help="tokens drafted, from the text without --draft (default: 4)",
     )
@@ -57,7 +56,8 @@ def open_model(options: argparse.Namespace) -> LocalModel | MemoryModel:
         raise UsageError(
             f"a model needs more than the core: {error}. Run: pip install 'riallm[models,serve]'"
         ) from None
-    if options.kv_memory <= 0 or options.lookahead < 0:
+    lookahead: int = EngineOptions().lookahead if options.lookahead is None else options.lookahead
+    if options.kv_memory <= 0 or lookahead < 0:
         raise UsageError("--kv-memory is above 0 and --lookahead at least 0")
     remembers = not options.random_weights and keeps_memory(options.model)
     told = ModelOptions(
@@ -67,12 +67,11 @@ def open_model(options: argparse.Namespace) -> LocalModel | MemoryModel:
         dtype=options.dtype or ("float32" if remembers else "bfloat16"),
         random_weights=options.random_weights,
     )
-    engine = EngineOptions(
-        kv_bytes=int(options.kv_memory * 2**20), int8_kv=options.int8_kv, lookahead=options.lookahead
-    )
+    engine = EngineOptions(kv_bytes=int(options.kv_memory * 2**20), int8_kv=options.int8_kv, lookahead=lookahead)
     if not remembers:
         return AutoModel.from_pretrained(options.model, options=told, engine_options=engine, draft=options.draft)
-    for name, given in (("--draft", options.draft), ("--int8-kv", options.int8_kv)):
+    drafts = (("--draft", options.draft), ("--lookahead", options.lookahead))
+    for name, given in (*drafts, ("--int8-kv", options.int8_kv)):
         if given:
             raise UsageError(f"{name}: {options.model} keeps its conversations in a memory; leave it out")
     return MemoryModel(options.model, told, engine_options=engine)

@@ -180,6 +180,7 @@ def test_asked_once(talked: Talked, folder: Path) -> None:
         (("--compression", "8bit"), "run in the type that it is opened in"),
         (("--int8-kv",), "--int8-kv: "),
         (("--draft", "ria-nano"), "--draft: "),
+        (("--lookahead", "2"), "--lookahead: "),
         (("--dtype", "float16"), "dtype is 'float16'"),
         (("--max-seq-len", "65"), "was made for 1 to 64 tokens"),
         (("--model", "rxt-beta-micro"), "nobody has weights of rxt-beta-micro"),
