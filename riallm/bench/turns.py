@@ -108,15 +108,16 @@ def slope(costs: Sequence[Sequence[float]], begins: Sequence[int]) -> Estimate:
 
 
 def crossing(turns: Sequence[int], ours: float, theirs: Sequence[float]) -> float | None:
-    """The turn from which on theirs costs more than ours, between measured turns by a straight line; None: never."""
-    for (turn, cost), (later, more) in zip(
-        zip(turns, theirs, strict=True), zip(turns[1:], theirs[1:], strict=True), strict=False
-    ):
-        if cost > ours:
-            return float(turn)
-        if more > ours:
-            return turn + (later - turn) * (ours - cost) / (more - cost)
-    return None
+    """The turn from which on theirs costs more than ours, between measured turns by a straight line; None: the last
+    does not."""
+    less = [at for at, cost in enumerate(theirs) if cost <= ours]
+    if not less:
+        return float(turns[0])
+    at = less[-1]
+    if at + 1 == len(theirs):
+        return None
+    (turn, later), (cost, more) = turns[at : at + 2], theirs[at : at + 2]
+    return turn + (later - turn) * (ours - cost) / (more - cost)
 
 
 def main(argv: list[str]) -> int:
@@ -227,9 +228,10 @@ def told(
     figures["cached_whole_from_turn"] = crossing(turns, whole, _line([turn.first + turn.rest for turn in rest_of]))
     figures["cached_flops_from_turn"] = crossing(turns, flops, _counted(rest_of))
     figures["cached_bytes_from_turn"] = crossing(turns, later[0].kept, [turn.kept for turn in rest_of])
-    figures["anew_first_from_turn"] = crossing(chosen, first, [turn.first for turn in anew])
-    figures["anew_whole_from_turn"] = crossing(chosen, whole, [turn.first + turn.rest for turn in anew])
-    figures["anew_flops_from_turn"] = crossing(chosen, flops, _counted(anew))
+    at, reads = chosen[1:], anew[1:]
+    figures["anew_first_from_turn"] = crossing(at, first, [turn.first for turn in reads])
+    figures["anew_whole_from_turn"] = crossing(at, whole, [turn.first + turn.rest for turn in reads])
+    figures["anew_flops_from_turn"] = crossing(at, flops, _counted(reads))
     for turn, read in zip(chosen, anew, strict=True):
         kept = cached[turn - 1]
         figures[f"turn_{turn}_first_milliseconds_ours"] = 1000 * ours[turn - 1].first

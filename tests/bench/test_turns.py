@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from riallm.bench import turns
-from riallm.bench.stateless import Stateless, peer_config
+from riallm.bench.stateless import Stateless, Turn, peer_config
 from riallm.models.llama import Llama
 from riallm.models.rxt import RxT
 from riallm.models.zoo import RXT_BETA_MICRO
@@ -97,3 +97,17 @@ def test_slopes_and_crossings() -> None:
     assert turns.crossing([2, 4, 8], 3.0, [1.0, 2.0, 4.0]) == 6.0
     assert turns.crossing([2, 4, 8], 0.5, [1.0, 2.0, 4.0]) == 2.0
     assert turns.crossing([2, 4, 8], 9.0, [1.0, 2.0, 4.0]) is None
+    assert turns.crossing([2, 4, 8], 3.0, [9.0, 2.0, 4.0]) == 6.0, "from which on, and not where it did once"
+    assert turns.crossing([2, 4, 8], 3.0, [2.0, 4.0, 2.0]) is None
+
+
+def test_the_first_turn_of_the_peer_counts_nowhere_either() -> None:
+    def turn(first: float, flops: float) -> Turn:
+        return Turn(first=first, rest=1.0, update=1.0, flops=flops, kept=1, peak=1)
+
+    ours = [[turn(3.0, 3.0)] * 8] * 2
+    anew = [turn(9.0, 9.0), *(turn(float(number), float(number)) for number in (2, 4, 8))]
+    found = turns.told(ours, [0, 4], [turn(1.0, 1.0)] * 8, anew, [1, 2, 4, 8])
+    for name, wanted in (("first", 3.0), ("whole", 4.0), ("flops", 3.0)):  # the whole has the update
+        assert found[f"anew_{name}_from_turn"] == wanted
+        assert found[f"cached_{name}_from_turn"] is None
