@@ -163,10 +163,13 @@ class MemoryEngine:
         return ticket
 
     def write(self, ids: Sequence[int], memory: Future[MemoryState], after: Future[MemoryState]) -> None:
-        """Have a whole interaction written that nobody has to answer. Raises UsageError for one that cannot be."""
+        """Have a whole interaction written that nobody has to answer; `after` runs from now on. Raises UsageError for one
+        that cannot be."""
         self.model.check_interaction(torch.tensor(ids, dtype=torch.int64))
         with self._lock:
             self._take_on()
+            if not after.set_running_or_notify_cancel():
+                return
             self._jobs.append(Write(ids=tuple(ids), memory=memory, after=after))
         memory.add_done_callback(self._wake)
 

@@ -331,6 +331,19 @@ def test_history_is_written_without_an_answer(model: Watched, opened: Callable[.
     assert (memory.result().version, engine.writes) == (3, 3)
 
 
+def test_who_gives_a_history_up_takes_no_other_along(model: Watched, opened: Callable[..., MemoryEngine]) -> None:
+    engine = opened()
+    model.gate.clear()
+    made: list[Future[MemoryState]] = [Future() for _ in range(4)]
+    made[3].cancel()
+    for after in made:
+        engine.write([1], engine.new, after)
+    assert model.begun.wait(SECONDS)
+    assert not made[1].cancel(), "it is on its way"
+    model.gate.set()
+    assert [after.result(SECONDS).version for after in made[:3]] == [1, 1, 1]
+
+
 def test_what_cannot_be_is_refused(model: Watched, opened: Callable[..., MemoryEngine]) -> None:
     engine = opened()
     with pytest.raises(UsageError, match="shorten it by 2"):
