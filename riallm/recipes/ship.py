@@ -40,7 +40,7 @@ class Shipped(NamedTuple):
 
 def described(run: Path, name: str, evaluations: Sequence[Path]) -> Shipped:
     """Card and notices of a run that is over, or of a model that was shipped; its files are checked. Raises UsageError
-    for a run that is not over."""
+    for a run that is not over, and for a memory that learned from files of the user's."""
     folder = model_of(run)
     records = [record(path) for path in evaluations]
     num_bytes = sum(path.stat().st_size for path in folder.iterdir() if path.name not in (CARD, NOTICES))
@@ -74,6 +74,12 @@ def _with_memory(run: Path, folder: Path, name: str, num_bytes: int, records: li
         told = training_of((run / CARD).read_text("utf-8"))
     else:
         recipe = json.loads((run / RECORDS[0]).read_text("utf-8"))
+        files = [file for stage in recipe["stages"] for file in stage["files"]]
+        if files:
+            raise UsageError(
+                f"{run} was trained on files of yours ({', '.join(files)}), of which the card that is written here "
+                "knows nothing: it says that all text is this project's own. Copy the model folder, and write its card"
+            )
         told = memory_training(
             recipe, [(stage, _steps(run / place)) for stage, place in zip(*_staged(run), strict=True)]
         )

@@ -81,6 +81,16 @@ def test_a_card_leaves_out_what_was_not_asked(trained: Path, tmp_path: Path) -> 
         assert missing not in card
 
 
+def test_a_card_says_nothing_of_text_that_it_does_not_know(trained: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(trained, other)
+    recipe = json.loads((other / "stage.json").read_text())
+    recipe["stages"][1] |= {"files": ["chats.jsonl"], "phases": []}
+    (other / "stage.json").write_text(json.dumps(recipe))
+    with pytest.raises(UsageError, match=r"files of yours \(chats.jsonl\)"):
+        ship(other, tmp_path / "tiny", [])
+
+
 def test_a_run_that_is_not_over_does_not_ship(trained: Path, tmp_path: Path) -> None:
     half = tmp_path / "half"
     shutil.copytree(trained, half)
