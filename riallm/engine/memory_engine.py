@@ -163,8 +163,8 @@ class MemoryEngine:
         return ticket
 
     def write(self, ids: Sequence[int], memory: Future[MemoryState], after: Future[MemoryState]) -> None:
-        """Have a whole interaction written that nobody has to answer; `after` runs from now on. Raises UsageError for one
-        that cannot be."""
+        """Have a whole interaction written that nobody has to answer; `after` runs from now on. Raises UsageError for
+        one that cannot be."""
         self.model.check_interaction(torch.tensor(ids, dtype=torch.int64))
         with self._lock:
             self._take_on()

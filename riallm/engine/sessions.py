@@ -70,7 +70,8 @@ class SessionStore(Protocol):
         """Put a child of `expected` and move the head to it, both or neither. Returns and raises as those two do."""
 
     def delete(self, id: str) -> None:
-        """Remove one snapshot, and conversations that stand there. Raises UnknownSession."""
+        """Remove one snapshot, and conversations that stand there; what was made from it counts as made from its
+        parent, so that `forget` still finds what lies before. Raises UnknownSession."""
 
     def forget(self, conversation: str) -> None:
         """Remove a conversation, and of the snapshots that lead to its head those that lead to no other. Raises

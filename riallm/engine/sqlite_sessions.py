@@ -56,6 +56,7 @@ WITH RECURSIVE
     UNION SELECT parent FROM snapshots JOIN others USING (id) WHERE parent IS NOT NULL)
 SELECT id FROM own EXCEPT SELECT id FROM others
 """
+_WITHOUT = "UPDATE snapshots SET parent = (SELECT parent FROM snapshots WHERE id = :id) WHERE parent = :id"
 _ADVICE = {
     sqlite3.SQLITE_BUSY: f"another process has held it for {WAIT_SECONDS:g} seconds; end that one, or try again",
     sqlite3.SQLITE_FULL: "there is no room left; what was stored before can be read. Free some space on its disk",
@@ -158,6 +159,7 @@ class SQLiteSessions:
         """See `SessionStore.delete`."""
         with self._change() as connection:
             _require(connection, id)
+            connection.execute(_WITHOUT, {"id": id})
             _remove(connection, [id])
             connection.execute("DELETE FROM conversations WHERE head = ?", (id,))
 

@@ -308,7 +308,7 @@ def test_what_is_deleted_was_never_there(store: SQLiteSessions) -> None:
     root = store.put_and_advance(drawn(1), conversation="a", expected=None)
     child = store.put_and_advance(drawn(2), conversation="a", expected=root)
     store.delete(root)
-    assert store.get(child).parent == root
+    assert store.get(child).parent is None
     store.delete(child)
     assert store.head("a") is None
     for call in (store.get, store.delete):
@@ -331,6 +331,18 @@ def test_a_forgotten_conversation_leaves_others_theirs(store: SQLiteSessions, pa
         store.forget("a")
     store.forget("b")
     assert stored(path) == asked(path, "SELECT id FROM states") == []
+
+
+def test_what_is_forgotten_goes_although_a_part_was_deleted(store: SQLiteSessions, path: Path) -> None:
+    ids: list[str] = []
+    for turn in range(5):
+        head = ids[-1] if ids else None
+        ids.append(store.put_and_advance(drawn(turn), conversation="a", expected=head))
+    for number in (2, 3, 0):
+        store.delete(ids[number])
+    assert line(store, "a") == [ids[4], ids[1]]
+    store.forget("a")
+    assert stored(path) == []
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
