@@ -24,8 +24,9 @@ from riallm.core.errors import RiallmError, UsageError
 from riallm.core.files import atomic_write
 from riallm.data.tell_ask import END, TellAskConfig, Turn, conversation, interaction
 from riallm.data.tell_ask_rejected import rejected
+from riallm.eval.probes import counted
 from riallm.eval.probes.recall import Asked, ask, batch
-from riallm.eval.stats import compare, share
+from riallm.eval.stats import grouped_mean, share
 from riallm.models.episodes import Episodes, Interaction
 from riallm.models.load import load_rxt, save_rxt
 from riallm.models.reward import RewardModel
@@ -240,14 +241,14 @@ def asked(trained: RxT, settings: Settings, questions: int) -> dict[str, list[As
 
 
 def told(answers: dict[str, list[Asked]], before: dict[str, list[Asked]]) -> Result:
-    """Shares with intervals, and the difference to the start over the same questions."""
-    right = {name: [each.right for each in these] for name, these in answers.items()}
-    donor = [bool(each.donor) for each in answers["swap"] if each.donor is not None]
-    first = [each.right for each in before["memory"]]
+    """Shares with intervals, and the difference to the start over the same questions; by conversation, as `counted`."""
+    pairs = zip(before["memory"], answers["memory"], strict=True)
+    gains = counted.by_conversation((now, float(now.right) - float(first.right)) for first, now in pairs)
+    donor = [each for each in answers["swap"] if each.donor is not None]
     return {
-        **{name: asdict(share(sum(these), len(these))) for name, these in right.items()},
-        "donor": asdict(share(sum(donor), len(donor))),
-        "gain": asdict(compare(first, right["memory"], seed=0)),
+        **{name: counted.told(these, lambda each: each.right) for name, these in answers.items()},
+        "donor": counted.told(donor, lambda each: bool(each.donor)),
+        "gain": {"estimate": asdict(grouped_mean(gains))},
     }
 
 

@@ -4,15 +4,18 @@ its own."""
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
+from riallm.eval.probes.counted import Asked
+from riallm.eval.stats import share
 from riallm.models.load import save_rxt
 from riallm.models.rxt import RxT
 from riallm.recipes import memory_rl
-from riallm.recipes.memory_rl import CASES, STAGES, Settings, _pairs, _quiz, _task, main
+from riallm.recipes.memory_rl import CASES, STAGES, Settings, _pairs, _quiz, _task, main, told
 from riallm.recipes.tell_ask import model
 
 TINY = Settings(task=_task(1), begun=2, rows=4, quizzed=2, samples=2, judged=8, judging=2)
@@ -28,13 +31,13 @@ def test_every_stage_is_run_once_and_told_with_its_control(tmp_path: Path, capsy
     command = ["--out", str(tmp_path / "out"), "--steps", "2", "--questions", "20"]
     assert main(command) == 0
     first = capsys.readouterr().out
-    told = json.loads(first.splitlines()[-1])["results"]["0"]
-    assert list(told) == ["start", *STAGES]
+    results = json.loads(first.splitlines()[-1])["results"]["0"]
+    assert list(results) == ["start", *STAGES]
     for name in STAGES:
-        assert told[name]["memory"]["num"] == told["start"]["memory"]["num"] >= 20
-        assert told[name]["minutes"] > 0
-    assert told["feedback"]["judge"]["num"] > 0
-    assert {"memory.reward", "memory.right", "reset.right", "swap.right"} <= set(told["feedback"]["drawn"][0])
+        assert results[name]["memory"]["num"] == results["start"]["memory"]["num"] >= 20
+        assert results[name]["minutes"] > 0
+    assert results["feedback"]["judge"]["num"] > 0
+    assert {"memory.reward", "memory.right", "reset.right", "swap.right"} <= set(results["feedback"]["drawn"][0])
     runs = {path: path.read_bytes() for path in (tmp_path / "out").rglob("metrics.jsonl")}
     assert len(runs) == len(STAGES) + 2  # the start, and the judge
     assert main(command) == 0
@@ -42,6 +45,36 @@ def test_every_stage_is_run_once_and_told_with_its_control(tmp_path: Path, capsy
     assert {path: path.read_bytes() for path in runs} == runs
     assert main([*command[:-1], "30"]) == 2
     assert "other settings" in capsys.readouterr().err
+
+
+def test_figures_are_by_conversation() -> None:
+    """Ten questions of each of forty conversations are no four hundred."""
+
+    def asked(condition: str, right: Callable[[int], bool]) -> list[Asked]:
+        return [
+            Asked(
+                conversation=number,
+                condition=condition,
+                distance=1,
+                live=1,
+                retold=False,
+                right=right(number),
+                stale=False,
+                none=False,
+                donor=right(number) if condition == "swap" else None,
+            )
+            for number in range(40)
+            for _ in range(10)
+        ]
+
+    before = {name: asked(name, lambda number: False) for name in ("memory", "swap")}
+    found = told({name: asked(name, lambda number: number % 2 == 0) for name in before}, before)
+    alone = share(20, 40)
+    for name in ("memory", "swap", "donor"):
+        assert found[name]["num"] == 400
+        assert (found[name]["low"], found[name]["high"]) == pytest.approx((alone.low, alone.high), rel=0.02)
+    gain = found["gain"]["estimate"]
+    assert gain["value"] == 0.5 and gain["high"] - gain["low"] == pytest.approx(2 * 1.96 * 0.5 / 40**0.5, rel=0.02)
 
 
 @pytest.mark.usefixtures("tiny")

@@ -65,7 +65,7 @@ def table(asked: Sequence[Asked], *, num_values: int | None = None) -> dict[str,
             "none": told(these, lambda each: each.none),
             "by_distance": _by(these, lambda each: each.distance),
         }
-        nats = _by_conversation((each, each.nats) for each in these if each.nats is not None)
+        nats = by_conversation((each, each.nats) for each in these if each.nats is not None)
         if nats:
             found[condition]["nats"] = asdict(grouped_mean(nats))
         if num_values is not None:
@@ -88,10 +88,10 @@ def table(asked: Sequence[Asked], *, num_values: int | None = None) -> dict[str,
 
 def told(asked: Sequence[Asked], right: Callable[[Asked], bool]) -> dict[str, Any]:
     """A share, with its interval and number."""
-    return asdict(grouped_share(_by_conversation((each, right(each)) for each in asked)))
+    return asdict(grouped_share(by_conversation((each, right(each)) for each in asked)))
 
 
-def _by_conversation(values: Iterable[tuple[Asked, _T]]) -> list[list[_T]]:
+def by_conversation(values: Iterable[tuple[Asked, _T]]) -> list[list[_T]]:
     """What is told of each question, those of a conversation together."""
     groups: dict[int, list[_T]] = {}
     for each, value in values:
