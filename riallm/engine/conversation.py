@@ -20,7 +20,7 @@ import torch
 
 from riallm.core.errors import ClientError, UsageError
 from riallm.engine.request import Sampling
-from riallm.engine.turn import Step, Turn, side_by_side
+from riallm.engine.turn import Step, Turn, side_by_side, unwritten
 from riallm.models.rxt import RxT
 from riallm.nn.memory_state import MemoryState
 
@@ -260,10 +260,7 @@ class Session:
         with self._lock:
             failed, self._failed = self._failed, None
         if failed is not None:
-            raise ClientError(
-                f"the memory could not be written behind an earlier answer ({failed}); it holds {self.version} "
-                "interactions as before, and the conversation can go on from there"
-            ) from failed
+            raise unwritten(failed, self.version) from failed
 
     def _write(self, rows: Sequence[Sequence[int]]) -> None:
         """Begin an update; the lock is held."""

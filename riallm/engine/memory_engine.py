@@ -24,7 +24,7 @@ from riallm.engine.request import Delta, Finish, Interaction, Load, Request
 from riallm.engine.sequence import LocalTicket, Rows, Running, Version
 from riallm.engine.text import Decode
 from riallm.engine.together import joined, left, prompts, stacked
-from riallm.engine.turn import side_by_side
+from riallm.engine.turn import side_by_side, unwritten
 from riallm.models.rxt import RxT
 from riallm.nn.adapter import Adapter
 from riallm.nn.memory_state import MemoryState, TurnState
@@ -399,7 +399,7 @@ class MemoryEngine:
             after = self.model.end_turn(tokens, mask, stacked([each.memory.result() for each in several]))
         except Exception as error:
             if len(several) == 1:
-                several[0].after.set_exception(_unwritten(several[0], error))
+                several[0].after.set_exception(unwritten(error, several[0].memory.result().version))
             else:
                 for each in several:
                     self._ended([each])
@@ -411,14 +411,6 @@ class MemoryEngine:
                 made = replace(before, slots=after.slots[:, number : number + 1].clone(), version=before.version + 1)
                 self.check(made)
             except Exception as error:
-                each.after.set_exception(_unwritten(each, error))
+                each.after.set_exception(unwritten(error, before.version))
             else:
                 each.after.set_result(made)
-
-
-def _unwritten(write: Write, error: Exception) -> ClientError:
-    version = write.memory.result().version
-    return ClientError(
-        f"the memory could not be written behind an earlier answer ({error}); it holds {version} interactions as "
-        "before, and the conversation can go on from there"
-    )

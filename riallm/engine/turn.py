@@ -11,6 +11,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from riallm.core.errors import ClientError
 from riallm.engine.choice import Chooser
 from riallm.engine.request import Sampling
 from riallm.models.rxt import RxT
@@ -81,6 +82,14 @@ class Turn:
         out = self.model(tokens, meta, self._state)
         self._state = out.state
         return self.model.logits(out.hidden[torch.arange(len(last), device=device), last]).cpu()
+
+
+def unwritten(error: Exception, version: int) -> ClientError:
+    """What whoever goes on is told when an update failed, of a memory that holds so many interactions."""
+    return ClientError(
+        f"the memory could not be written behind an earlier answer ({error}); it holds {version} interactions as "
+        "before, and the conversation can go on from there"
+    )
 
 
 def side_by_side(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from riallm.engine.sessions import Conflict, UnknownSession
 from riallm.serve.asking import Room
 from riallm.serve.errors import ApiError, refused
 from riallm.serve.served import Prompt
-from riallm.serve.wire_responses import ResponseBody
+from riallm.serve.wire_responses import ConversationRef, ResponseBody
 
 
 class Remembering:
@@ -21,9 +21,8 @@ class Remembering:
     def __init__(self, room: Room, body: ResponseBody) -> None:
         """Raises ApiError for what cannot be honoured."""
         self._memories: Memories | None = room.served.memories
-        self._conversation = body.conversation if isinstance(body.conversation, str) else None
-        if body.conversation is not None and not isinstance(body.conversation, str):
-            self._conversation = body.conversation.id
+        named = body.conversation
+        self._conversation = named.id if isinstance(named, ConversationRef) else named
         self._previous = body.previous_response_id
         self.saying: Saying | None = None
         if self._memories is None:
