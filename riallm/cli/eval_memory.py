@@ -63,6 +63,8 @@ def run(options: argparse.Namespace) -> int:
 
     if options.questions < 1 or options.turns < 2:
         raise UsageError(f"--questions is {options.questions} and --turns {options.turns}; at least 1, and at least 2")
+    if options.plot and not options.plot.parent.is_dir():
+        raise UsageError(f"--plot {options.plot}: there is no folder {options.plot.parent}; make it first")
     talker, name = _talker(options)
     began = time.monotonic()
     config = ConversationConfig(num_turns=options.turns, split=options.split, seed=TESTED + options.seed)

@@ -343,6 +343,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UsageError(
                 f"--seeds is {options.seeds}, --questions {options.questions}, --jobs {options.jobs}; at least 1 each"
             )
+        if options.plot and not options.plot.parent.is_dir():
+            raise UsageError(f"--plot {options.plot}: there is no folder {options.plot.parent}; make it first")
         results = _all(options, names)
     except RiallmError as error:
         sys.stderr.write(f"tell_ask: {error}\n")

@@ -90,6 +90,7 @@ def test_what_cannot_be_asked_is_refused(tiny: Path, tmp_path: Path, capsys: pyt
         (("--model", str(other)), "of the family None"),
         (("--model", str(tiny), "--questions", "0"), "--questions is 0"),
         (("--model", str(tiny), "--turns", "1"), "--turns 1"),
+        (("--model", str(tiny), "--plot", str(tmp_path / "none" / "recall.svg")), "there is no folder"),
         (("--model", str(tiny), "--device", "nowhere"), "--device nowhere"),
     ):
         assert main(["eval", "memory", *words]) == 2

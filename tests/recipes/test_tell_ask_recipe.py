@@ -69,7 +69,9 @@ def test_no_seeds_are_refused(
     assert "--seeds is 0" in capsys.readouterr().err
 
 
-def test_no_jobs_and_no_questions_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_jobs_no_questions_and_no_folder_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for wrong in ("--jobs", "--questions"):
         assert main(["--out", str(tmp_path), wrong, "0"]) == 2
         assert f"{wrong} " in capsys.readouterr().err
+    assert main(["--out", str(tmp_path), "--plot", str(tmp_path / "none" / "recall.svg")]) == 2
+    assert "there is no folder" in capsys.readouterr().err
