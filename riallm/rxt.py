@@ -318,13 +318,16 @@ class RxTAlpha(RxTBeta):
 
 
 def _rows(input_ids: Tensor, attention_mask: Tensor) -> list[list[int]]:
-    """The tokens of each row (B, T) that its mask (B, T) keeps."""
+    """The tokens of each row (B, T) that its mask (B, T) keeps, at least one."""
     if input_ids.ndim != 2 or input_ids.shape != attention_mask.shape or input_ids.is_floating_point():
         raise UsageError(
             f"input_ids {tuple(input_ids.shape)} and attention_mask {tuple(attention_mask.shape)}; expected integers "
             "of the same shape (rows, tokens), as the tokenize methods give them"
         )
-    return [ids[mask].tolist() for ids, mask in zip(input_ids, attention_mask.bool(), strict=True)]
+    found: list[list[int]] = [ids[mask].tolist() for ids, mask in zip(input_ids, attention_mask.bool(), strict=True)]
+    if not all(found):
+        raise UsageError("a row of attention_mask keeps no token; every conversation says something")
+    return found
 
 
 def _told(

@@ -286,6 +286,9 @@ def test_what_cannot_be_is_refused_and_changes_nothing(model: RxTBeta) -> None:
     for wrong in ((ids[0], mask[0]), (ids, mask[:, 1:]), (ids.float(), mask)):
         with pytest.raises(UsageError, match="expected integers of the same shape"):
             model.interact(*wrong)
+    for call in (model.interact, model.batch_interact, model.init_stm_state):
+        with pytest.raises(UsageError, match="keeps no token"):
+            call(ids, torch.zeros_like(mask))
     with pytest.raises(UsageError, match="2 queries; interact answers one"):
         model.interact(**model.tokenize_batch(["a", "b"]))
     with pytest.raises(UsageError, match="2 rows for a session of 1"):
