@@ -15,6 +15,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from riallm.cli.opened import add_model_options, open_model, served
+from riallm.core.errors import UsageError
 
 if TYPE_CHECKING:
     from riallm.engine.auto import LocalModel
@@ -42,6 +43,8 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str]) -> int:
     """0 at the end of the conversation."""
     options = parser().parse_args(argv)
+    if options.json and options.prompt is None:
+        raise UsageError("--json: a conversation is no JSON object; give --prompt, or leave it out")
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="replace")  # bytes that are no text end no conversation
     model = open_model(options)

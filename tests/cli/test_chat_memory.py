@@ -177,6 +177,7 @@ def test_asked_once(talked: Talked, folder: Path) -> None:
     ("words", "complaint"),
     [
         (("--raw",), "does not go on with text"),
+        (("--json",), "give --prompt"),
         (("--compression", "8bit"), "run in the type that it is opened in"),
         (("--int8-kv",), "--int8-kv: "),
         (("--draft", "ria-nano"), "--draft: "),
