@@ -13,16 +13,21 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
-from riallm.core.errors import ClientError
-from riallm.engine.memory_engine import MemoryEngine
+from riallm.core.errors import CheckpointError, ClientError
+from riallm.engine.memory_engine import MemoryEngine, Unanswered
 from riallm.engine.request import Interaction
 from riallm.engine.sessions import Conflict, SessionStore, UnknownSession, new_id
+from riallm.engine.turn import unwritten
 from riallm.nn.memory_state import MemoryState
 
 log = logging.getLogger("riallm.engine")
 
 CACHE_BYTES = 256 << 20
 """Of memories behind histories that were written for requests that send all of theirs; the oldest go first."""
+
+
+class Lost(ClientError):
+    """The last answer of a conversation was given, and is not remembered. Whoever next speaks there is told, once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -64,6 +69,7 @@ class Memories:
         self._written: OrderedDict[bytes, Future[MemoryState]] = OrderedDict()
         self._pending: dict[str, Saying] = {}
         self._last: dict[str, Saying] = {}
+        self._lost: dict[str, str] = {}
         self._lock = threading.RLock()  # of what is on its way; held while the store is asked for a head
         self._histories = threading.Lock()  # of what was written; the engine's thread takes it, so never for long
         self._work = ThreadPoolExecutor(1, "riallm-sessions")
@@ -121,8 +127,10 @@ class Memories:
         return self._begun(place, previous, None)
 
     def respond_in(self, conversation: str) -> Saying:
-        """The next response of a conversation. Raises Conflict while another one is being answered, UnknownSession for
-        a conversation that there is not, and as `behind`."""
+        """The next response of a conversation. Raises Conflict while another one is being answered, Lost once where the
+        memory behind the last one could not be kept, UnknownSession for a conversation that there is not, and as
+        `behind`."""
+        self._settle(conversation)
         with self._lock:
             self._check_free(conversation, self._last.get(conversation))
             head, place = self._head(conversation)
@@ -131,6 +139,7 @@ class Memories:
     def at(self, conversation: str) -> Place:
         """Where a conversation stands, for who answers from there and keeps nothing. Raises as `respond_in`, but for
         Conflict."""
+        self._settle(conversation)
         with self._lock:
             return self._head(conversation)[1]
 
@@ -148,6 +157,7 @@ class Memories:
         if last is not None:
             wait((last.kept,))
         self.store.forget(conversation)
+        self._lost.pop(conversation, None)
 
     def delete(self, id: str) -> None:
         """As `SessionStore.delete`, once it is stored. Raises Conflict while it is being answered."""
@@ -167,13 +177,21 @@ class Memories:
         if last is not None and not last.answered:
             raise Conflict(f"another request is being answered in the conversation {conversation!r}; wait for it")
 
+    def _settle(self, conversation: str) -> None:
+        """Return when the store knows how the last response ended, if that is known to have failed."""
+        with self._lock:
+            last = self._last.get(conversation)
+        if last is not None and _failed(last.after):
+            wait((last.kept,))
+
     def _head(self, conversation: str) -> tuple[str, Place]:
         """The lock is held."""
+        lost = self._lost.pop(conversation, None)
+        if lost is not None:
+            raise Lost(lost)
         last = self._last.get(conversation)
-        if last is not None and not _failed(last.after):
+        if last is not None:
             return last.id, Place(key=last.id.encode(), memory=last.kept)
-        if last is not None and last.parent is not None and not _failed(last.place.memory):
-            return last.parent, last.place
         head = self.store.head(conversation)
         if head is None:
             raise UnknownSession(f"there is no conversation {conversation!r}")
@@ -190,12 +208,9 @@ class Memories:
 
     def _store(self, saying: Saying) -> None:
         """What the thread of the store does."""
-        state = failed = None
+        failed: Exception | None = None
         try:
-            if saying.after.cancelled():
-                raise ClientError("the request before was given up before it began; nothing is remembered of it")
-            state = saying.after.result()
-            self._put(saying, state)
+            state = self._stored(saying)
         except Exception as error:
             log.warning("the memory behind %s is not kept: %s", saying.id, error)
             failed = error
@@ -203,10 +218,22 @@ class Memories:
             del self._pending[saying.id]
             if saying.conversation is not None and self._last.get(saying.conversation) is saying:
                 del self._last[saying.conversation]
-        if state is not None and failed is None:
+                if failed is not None and not isinstance(failed, Unanswered | UnknownSession):
+                    self._lost[saying.conversation] = str(failed)  # where somebody waits already, that one is told
+        if failed is None:
             saying.kept.set_result(state)
         else:
-            saying.kept.set_exception(failed or ClientError("the memory was not written"))
+            saying.kept.set_exception(failed)
+
+    def _stored(self, saying: Saying) -> MemoryState:
+        if saying.after.cancelled():
+            raise Unanswered("the request before was given up before it began; nothing is remembered of it")
+        state = saying.after.result()
+        try:
+            self._put(saying, state)
+        except CheckpointError as error:
+            raise unwritten(error, saying.place.memory.result().version) from None
+        return state
 
     def _put(self, saying: Saying, state: MemoryState) -> None:
         if saying.conversation is not None:

@@ -33,6 +33,10 @@ from riallm.nn.meta import TokenMeta
 log = logging.getLogger("riallm.engine")
 
 
+class Unanswered(ClientError):
+    """There is no memory behind a request since there was no answer, which whoever asked was told."""
+
+
 class Ticket(LocalTicket):
     """A ticket that says when its last piece comes, before anybody can have it."""
 
@@ -63,7 +67,7 @@ class Asked:
         if after is None or not after.set_running_or_notify_cancel():
             return
         if finish == "error" or not self.begun:
-            after.set_exception(ClientError("the answer failed or was given up before it began; nothing is remembered"))
+            after.set_exception(Unanswered("the answer failed or was given up before it began; nothing is remembered"))
             return
         end = () if self.running.ended_by is None else (self.running.ended_by,)
         tokens = (*self.running.ids, *end)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from riallm.engine.memories import Memories, Place, Saying
+from riallm.engine.memories import Lost, Memories, Place, Saying
 from riallm.engine.request import Interaction
 from riallm.engine.sessions import Conflict, UnknownSession
 from riallm.serve.asking import Room
@@ -49,7 +49,8 @@ class Remembering:
 
     def interaction(self, prompt: Prompt) -> Interaction | None:
         """What the engine is told; whoever gets an error, here or later, calls `drop`. Raises ApiError: 404 for an id
-        that there is not any more or never was, 409 while somebody else speaks in the conversation."""
+        that there is not any more or never was, 409 while somebody else speaks in the conversation, 500 once where what
+        was said there last is not remembered."""
         if self._memories is None:
             return None
         with told_to_clients(self._previous, self._conversation):
@@ -84,6 +85,10 @@ def told_to_clients(response: str | None, conversation: str | None) -> Iterator[
             raise ApiError(404, message, param="conversation", code="conversation_not_found") from None
         message = f"Previous response with id '{(response or '')[:100]}' not found: {error}."
         raise ApiError(404, message, param="previous_response_id", code="previous_response_not_found") from None
+    except Lost as error:
+        # Clients ask again by themselves where the server failed, and then nobody would hear of it.
+        headers = {"x-should-retry": "false"}
+        raise ApiError(500, f"{error}.", param="conversation", code="interaction_lost", headers=headers) from None
     except Conflict as error:
         param, code = (
             (None, "response_in_progress") if conversation is None else ("conversation", "conversation_locked")

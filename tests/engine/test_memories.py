@@ -13,8 +13,8 @@ import torch
 from engines import answer
 from test_memory_engine import GREEDY, SECONDS, Watched
 
-from riallm.core.errors import ClientError, UsageError
-from riallm.engine.memories import Memories, Saying
+from riallm.core.errors import CheckpointError, ClientError, UsageError
+from riallm.engine.memories import Lost, Memories, Saying
 from riallm.engine.memory_engine import MemoryEngine
 from riallm.engine.request import Interaction, Request
 from riallm.engine.sessions import Conflict, SessionStore, Snapshot, UnknownSession
@@ -180,7 +180,34 @@ def test_an_update_that_fails_leaves_the_last_good_head(model: Watched, opened: 
         respond(memories, memories.respond_in(name))
     model.wrong = None
     assert memories.store.head(name) == good.id
+    with pytest.raises(Lost, match="it holds 1 interactions as before"):
+        memories.respond_in(name)
     assert respond(memories, memories.respond_in(name)).version == 2
+
+
+@pytest.mark.parametrize("call", [Memories.respond_in, Memories.at])
+def test_what_could_not_be_stored_is_told_once(opened: Open, call: Callable[[Memories, str], object]) -> None:
+    class Full(SQLiteSessions):
+        full = False
+
+        def put_and_advance(self, *args: Any, **more: Any) -> str:
+            if self.full:
+                raise CheckpointError("no room")
+            return super().put_and_advance(*args, **more)
+
+    store = Full(None)
+    memories = opened(store)
+    name = memories.begin()
+    respond(memories, memories.respond_in(name))
+    store.full = True
+    saying = memories.respond_in(name)
+    say(memories, Interaction(memory=saying.place.memory, after=saying.after))
+    assert isinstance(saying.kept.exception(SECONDS), ClientError)
+    store.full = False
+    with pytest.raises(Lost, match=r"could not be written .*\(no room\); it holds 1 interactions"):
+        call(memories, name)
+    assert respond(memories, memories.respond_in(name)).version == 2
+    assert not memories._lost
 
 
 def test_who_waited_for_an_update_that_fails_is_the_only_one_told(model: Watched, opened: Open) -> None:
@@ -198,9 +225,8 @@ def test_who_waited_for_an_update_that_fails_is_the_only_one_told(model: Watched
     model.gate.set()
     assert "could not be written" in (answer(ticket)[-1].error or "")
     model.wrong = None
-    later = memories.respond_in(name)
-    stored.set()
-    assert respond(memories, later).version == 2
+    Timer(0.1, stored.set).start()
+    assert respond(memories, memories.respond_in(name)).version == 2
 
 
 def test_a_head_that_somebody_else_moved_is_left(opened: Open, tmp_path: Path) -> None:
