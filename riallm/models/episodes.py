@@ -76,18 +76,16 @@ def episodes(conversations: Sequence[Sequence[Interaction]], *, num_tokens: int,
     return Episodes(tokens=tokens, mask=mask, answers=answers)
 
 
-def written(
-    model: RxT, tokens: Tensor, mask: Tensor, *, window: int | None = None, start: MemoryState | None = None
-) -> list[MemoryState]:
+def written(model: RxT, tokens: Tensor, mask: Tensor, *, window: int | None = None, seed: int = 0) -> list[MemoryState]:
     """The memory before each interaction, and behind the last: N + 1 states of B rows. window: as `MemoryAware.window`;
-    start: before the first, else that of `model.start`.
+    seed: of a start that is drawn.
 
     The encoder does not see the memory, so all interactions go through it at once, and only the writes one by one.
     """
     rows, num, length = tokens.shape
     encoded = model.encode(tokens.flatten(0, 1), mask.flatten(0, 1))
     encoded = encoded.view(len(encoded), rows, num, length, -1)
-    memory = start or model.start(rows)
+    memory = model.start(rows, seed=seed)  # behind `encode`, which gathers sharded weights
     memories = [memory]
     for at in range(num):
         if window is not None and at and at % window == 0:

@@ -126,7 +126,7 @@ def said_again(made: JointRxT, seed: int, *, delay: int) -> dict[str, float]:
     found: dict[str, list[float]] = {"own": [], "other": []}
     for number in range(ASKED):
         data = source(TESTED + seed)(number)
-        memories = written(made, data.tokens, data.mask, start=made.start(ROWS, seed=number))
+        memories = written(made, data.tokens, data.mask, seed=number)
         others = [memory.rows(torch.arange(ROWS).roll(1)) for memory in memories]
         for name, seen in (("own", memories), ("other", others)):
             found[name].append(float(again(made, data, seen, delay=delay)[0]))

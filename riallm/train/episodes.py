@@ -36,8 +36,7 @@ class MemoryAware:
     def __call__(self, model: Model, batch: Episodes) -> Loss:
         """The sum over answer tokens, in nats."""
         assert isinstance(model, RxT), "memory-aware training is for models with a memory"
-        start = model.start(len(batch.tokens), seed=batch.seed)
-        memories = written(model, batch.tokens, batch.mask, window=self.window, start=start)
+        memories = written(model, batch.tokens, batch.mask, window=self.window, seed=batch.seed)
         hidden, routings = decoded(model, batch.tokens, batch.mask, memories[:-1])
         return answered(model, hidden, routings, batch, balance=self.balance, z=self.z)
 

@@ -98,8 +98,7 @@ class Reconstructed:
     def __call__(self, model: Model, batch: Episodes) -> Loss:
         """again: nats, the mean over all tokens but the first of each interaction, times units."""
         assert isinstance(model, RxT), "for models with a memory"
-        start = model.start(len(batch.tokens), seed=batch.seed)
-        memories = written(model, batch.tokens, batch.mask, window=self.window, start=start)
+        memories = written(model, batch.tokens, batch.mask, window=self.window, seed=batch.seed)
         mean, routings = again(model, batch, memories, delay=self.delay)
         terms = {"again": batch.num_units * mean, **evenness(routings, batch.num_units, balance=self.balance, z=self.z)}
         return Loss(terms=terms)

@@ -41,9 +41,8 @@ def ask(model: RxT, config: TellAskConfig, *, num: int, rows: int = 64) -> list[
     from riallm.models.episodes import decoded, written
 
     def one(data: Episodes) -> Iterator[tuple[str, Tensor]]:
-        new = model.start(len(data.tokens), seed=data.seed)
-        memories = written(model, data.tokens, data.mask, start=new)[:-1]
-        start = [new] * len(memories)
+        memories = written(model, data.tokens, data.mask, seed=data.seed)[:-1]
+        start = [memories[0]] * len(memories)
         swapped = [memory.rows(torch.arange(memory.num_rows).roll(1)) for memory in memories]
         for condition, read in zip(CONDITIONS, (memories, start, swapped, start), strict=True):
             yield condition, decoded(model, data.tokens, data.mask, read, read=condition != "unread")[0]
