@@ -41,6 +41,32 @@ def test_what_is_taken_back_leaves_the_rest() -> None:
     assert torch.equal(store.get(first).state.slots, drawn(1).slots)
 
 
+def test_a_conversation_knows_when_it_began() -> None:
+    now = [1000.0]
+    store = SQLiteSessions(None, clock=lambda: now[0])
+    root = store.put_and_advance(drawn(1), conversation="a", expected=None)
+    now[0] += 60
+    store.advance("b", expected=None, to=root)
+    store.put_and_advance(drawn(2), conversation="a", expected=root)
+    assert (store.begun("a"), store.begun("b")) == (1000, 1060)
+    with pytest.raises(UnknownSession, match="no conversation 'c'"):
+        store.begun("c")
+
+
+def test_what_is_forgotten_goes_although_a_part_was_deleted() -> None:
+    store, ids = SQLiteSessions(None), list[str]()
+    for turn in range(5):
+        head = ids[-1] if ids else None
+        ids.append(store.put_and_advance(drawn(turn), conversation="a", expected=head))
+    for number in (2, 3, 0):
+        store.delete(ids[number])
+    assert store.get(ids[4]).parent == ids[1] and store.get(ids[1]).parent is None
+    store.forget("a")
+    for id in (ids[1], ids[4]):
+        with pytest.raises(UnknownSession):
+            store.get(id)
+
+
 def test_threads_share_it() -> None:
     store, barrier = SQLiteSessions(None), threading.Barrier(4)
 

@@ -136,16 +136,6 @@ def test_a_head_moves_only_from_where_it_is_expected(store: SQLiteSessions, path
     assert store.head("a") == two
 
 
-def test_a_conversation_knows_when_it_began(store: SQLiteSessions, clock: SimpleNamespace) -> None:
-    root = store.put_and_advance(drawn(1), conversation="a", expected=None)
-    clock.now += DAY
-    store.advance("b", expected=None, to=root)
-    store.put_and_advance(drawn(2), conversation="a", expected=root)
-    assert (store.begun("a"), store.begun("b")) == (clock.now - DAY, clock.now)
-    with pytest.raises(UnknownSession, match="no conversation 'c'"):
-        store.begun("c")
-
-
 def raced(store: SessionStore, barrier: Any, rounds: int) -> list[str | None]:
     """Put in each round what stands on the head that both have seen; the id, or None where the other one was first."""
     won: list[str | None] = []
@@ -331,18 +321,6 @@ def test_a_forgotten_conversation_leaves_others_theirs(store: SQLiteSessions, pa
         store.forget("a")
     store.forget("b")
     assert stored(path) == asked(path, "SELECT id FROM states") == []
-
-
-def test_what_is_forgotten_goes_although_a_part_was_deleted(store: SQLiteSessions, path: Path) -> None:
-    ids: list[str] = []
-    for turn in range(5):
-        head = ids[-1] if ids else None
-        ids.append(store.put_and_advance(drawn(turn), conversation="a", expected=head))
-    for number in (2, 3, 0):
-        store.delete(ids[number])
-    assert line(store, "a") == [ids[4], ids[1]]
-    store.forget("a")
-    assert stored(path) == []
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
