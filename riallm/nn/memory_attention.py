@@ -37,6 +37,8 @@ class MemoryAttentionConfig:
     slot_identity: bool = False
 
     def __post_init__(self) -> None:
+        if self.layer_groups < 1:
+            raise UsageError(f"layer_groups is {self.layer_groups}; there is at least 1, of all layers")
         if self.layer_groups > 1 and not self.over_layers:
             raise UsageError(f"layer_groups is {self.layer_groups}, but variant '{self.variant}' has no mean of layers")
 

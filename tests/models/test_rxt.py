@@ -88,6 +88,10 @@ def test_layers_in_groups_see_the_mean_of_their_group_alone() -> None:
     assert not torch.equal(one[2], two[2])
     with pytest.raises(UsageError, match="3 groups"):
         made(replace(grouped, memory=replace(TINY.memory, layer_groups=3)))
+    with pytest.raises(UsageError, match="layer_groups is 0"):
+        replace(TINY.memory, layer_groups=0)
+    with pytest.raises(UsageError, match="variant 'self' has no mean of layers"):
+        replace(TINY.memory, layer_groups=2, variant="self")
 
 
 def test_with_and_without_a_cache_the_logits_are_the_same() -> None:
