@@ -21,6 +21,7 @@ from torch.optim import Optimizer
 from riallm.core.config import from_json, to_json
 from riallm.core.errors import TrainingError, UsageError
 from riallm.core.files import atomic_write
+from riallm.core.interrupts import held
 from riallm.models.base import Model
 from riallm.nn.linear import round_weights
 from riallm.quant.blocks import Bits
@@ -208,14 +209,15 @@ class Run(Generic[B]):
                 carries[place] = loss.carry
         norm = self._grad_norm()
         set_factor(self.optimisers, factor)
-        for optimiser in self.optimisers:
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
-        self._average()
-        self.carry = carries if isinstance(self.source, Carried) else {}
-        self.step += 1
-        seconds = time.monotonic() - began
-        self.seconds += seconds
+        with held():  # else a save could have weights of one step and the number of another
+            for optimiser in self.optimisers:
+                optimiser.step()
+                optimiser.zero_grad(set_to_none=True)
+            self._average()
+            self.carry = carries if isinstance(self.source, Carried) else {}
+            self.step += 1
+            seconds = time.monotonic() - began
+            self.seconds += seconds
         num_bytes = sum(batch.num_bytes for batch in batches) if "nats" in loss.terms else 0.0
         self._tell(batches, self.ranks.total(total), units, self.ranks.total(num_bytes), factor, norm, seconds, metrics)
 

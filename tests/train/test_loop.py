@@ -182,6 +182,27 @@ def test_ctrl_c_saves(tmp_path: Path) -> None:
     assert saved.steps(tmp_path / "saves") == [3]
 
 
+def test_ctrl_c_amid_a_step_saves_a_whole_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind the weights of the first optimiser and before those of the second."""
+    whole = start(tmp_path / "whole")
+    whole.train()
+    run = start(tmp_path / "parts")
+    step = run.optimisers[0].step
+
+    def interrupted() -> None:
+        step()
+        if run.step == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(run.optimisers[0], "step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run.train()
+    assert saved.steps(tmp_path / "parts/saves") == [5] and len(run.optimisers) > 1
+    again = start(tmp_path / "parts")
+    again.train()
+    assert equal(weights(whole), weights(again))
+
+
 def test_a_full_disk_is_told_and_leaves_the_earlier_save(tmp_path: Path) -> None:
     run = start(tmp_path)
     run.step = 3
