@@ -118,7 +118,8 @@ class MemoryEngine:
             self._new.set_result(model.start().detached())
         self._lock = threading.Condition()
         self._arrived: deque[Asked] = deque()
-        self._jobs: deque[Write] = deque()
+        self._jobs: set[Write] = set()  # of histories; any number may wait, so no step looks through them
+        self._ready: deque[Write] = deque()  # the memory from before them is there
         self._waiting: list[Asked] = []
         self._running: list[Asked] = []
         self._state: TurnState | None = None
@@ -174,8 +175,9 @@ class MemoryEngine:
             self._take_on()
             if not after.set_running_or_notify_cancel():
                 return
-            self._jobs.append(Write(ids=tuple(ids), memory=memory, after=after))
-        memory.add_done_callback(self._wake)
+            job = Write(ids=tuple(ids), memory=memory, after=after)
+            self._jobs.add(job)
+            memory.add_done_callback(lambda _: self._come(job))
 
     def check(self, memory: MemoryState) -> None:
         """Raises UsageError for a memory that is none of one conversation with this model, or holds no numbers."""
@@ -227,6 +229,14 @@ class MemoryEngine:
         with self._lock:
             self._lock.notify()
 
+    def _come(self, job: Write) -> None:
+        """The memory from before it is there."""
+        with self._lock:
+            if job in self._jobs:
+                self._jobs.remove(job)
+                self._ready.append(job)
+                self._lock.notify()
+
     @torch.no_grad()
     def _run(self) -> None:
         while True:
@@ -236,7 +246,7 @@ class MemoryEngine:
                 self._waiting += self._arrived
                 self._arrived.clear()
                 over = self._closing is not None and time.monotonic() >= self._closing
-                if self._closing is not None and not (self._waiting or self._running or self._jobs):
+                if self._closing is not None and not (self._waiting or self._running or self._jobs or self._ready):
                     return
             gone = [each for each in (*self._waiting, *self._running) if over or each.running.ticket.cancelled]
             for each in gone:
@@ -256,19 +266,16 @@ class MemoryEngine:
     def _leave_histories(self) -> None:
         """Whoever was answered had the memory, so what still waits for one is of a history."""
         with self._lock:
-            dropped = [each for each in self._jobs if not each.memory.done()]
-            for each in dropped:
-                self._jobs.remove(each)
+            dropped, self._jobs = self._jobs, set()
         for each in dropped:
             each.after.set_exception(ClientError(f"{self.name} was closed before this interaction was written"))
 
     def _something(self) -> bool:
         """Whether there is something to do; the lock is held."""
-        awaited = [*(each.memory for each in self._waiting), *(each.memory for each in self._jobs)]
         return (
-            any(memory.done() for memory in awaited)
-            or bool(self._running or self._arrived)
+            bool(self._running or self._arrived or self._ready)
             or self._closing is not None
+            or any(each.memory.done() for each in self._waiting)
         )
 
     def _admit(self) -> None:
@@ -369,20 +376,19 @@ class MemoryEngine:
         with self._lock:
             for each in (*self._waiting, *self._running):
                 if each.write is not None:
-                    self._jobs.append(each.write)
+                    self._ready.append(each.write)  # it was answered from the memory, so that is there
                     each.write = None
 
     def _write(self) -> None:
         """Write interactions whose memory from before is there, as many at once as fit into a step: their tokens and
         the slots that are written, so that large memories are written one by one, with answers going on between."""
-        found, slots = list[Write](), self.model.config.num_slots
+        found, longest, slots = list[Write](), 0, self.model.config.num_slots
         with self._lock:
-            for each in [each for each in self._jobs if each.memory.done()]:
-                longest = max(len(one.ids) for one in (*found, each))
+            while self._ready:
+                longest = max(longest, len(self._ready[0].ids))
                 if found and (longest + slots) * (len(found) + 1) > self.options.step_tokens:
                     break
-                found.append(each)
-                self._jobs.remove(each)
+                found.append(self._ready.popleft())
         good = []
         for each in found:
             try:

@@ -331,6 +331,24 @@ def test_history_is_written_without_an_answer(model: Watched, opened: Callable[.
     assert (memory.result().version, engine.writes) == (3, 3)
 
 
+def test_histories_that_wait_are_not_looked_through(opened: Callable[..., MemoryEngine]) -> None:
+    class Counted(Future[MemoryState]):
+        looks = 0
+
+        def done(self) -> bool:
+            self.looks += 1
+            return super().done()
+
+    engine, first = opened(), Counted()
+    made: list[Future[MemoryState]] = [Future() for _ in range(20)]
+    for after in made:
+        engine.write([1], first, after)
+    assert len(ids_of(answer(engine.submit(asked(PROMPTS[0], ends=()))))) > 10
+    assert first.looks <= len(made), "once each at most, and not with every token"
+    first.set_result(engine.new.result())
+    assert [after.result(SECONDS).version for after in made] == [1] * len(made)
+
+
 def test_who_gives_a_history_up_takes_no_other_along(model: Watched, opened: Callable[..., MemoryEngine]) -> None:
     engine = opened()
     model.gate.clear()
