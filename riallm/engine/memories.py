@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from itertools import accumulate
 
 from riallm.core.errors import CheckpointError, ClientError
 from riallm.engine.memory_engine import MemoryEngine, Unanswered
@@ -93,11 +94,20 @@ class Memories:
 
     def read(self, place: Place, history: Sequence[Sequence[int]]) -> Place:
         """Behind further interactions. What was written of them before is found again. Raises UsageError for one that
-        cannot be."""
-        for row in history:
-            key = _key(place.key, row)
+        cannot be, and nothing is written then."""
+        keys = [*accumulate(history, _key, initial=place.key)][1:]
+        new: list[tuple[bytes, Sequence[int]]] = []
+        for key, row in zip(reversed(keys), reversed(history), strict=True):
             with self._histories:
                 memory = self._found(key)
+            if memory is not None:
+                place = Place(key=key, memory=memory)
+                break
+            self.engine.check_interaction(row)
+            new.append((key, row))
+        for key, row in reversed(new):
+            with self._histories:
+                memory = self._found(key)  # somebody else may have begun with it
                 if memory is None:
                     memory = Future()
                     self.engine.write(row, place.memory, memory)

@@ -155,7 +155,7 @@ class MemoryEngine:
             )
         if request.meta is not None and request.meta.num_files > 1:
             raise UsageError(f"{self.name} reads an interaction and knows nothing of files")
-        self.model.check_interaction(torch.tensor(request.ids, dtype=torch.int64))
+        self.check_interaction(request.ids)
         interaction, ticket = request.interaction or Interaction(), Ticket()
         running = Running(request, ticket, self._decode, lookahead=0, version=Version())
         ticket.asked = Asked(running, interaction, interaction.memory or self._new)
@@ -170,7 +170,7 @@ class MemoryEngine:
     def write(self, ids: Sequence[int], memory: Future[MemoryState], after: Future[MemoryState]) -> None:
         """Have a whole interaction written that nobody has to answer; `after` runs from now on. Raises UsageError for
         one that cannot be."""
-        self.model.check_interaction(torch.tensor(ids, dtype=torch.int64))
+        self.check_interaction(ids)
         with self._lock:
             self._take_on()
             if not after.set_running_or_notify_cancel():
@@ -184,6 +184,10 @@ class MemoryEngine:
         self.model.check_memory(memory)
         if memory.num_rows != 1:
             raise UsageError(f"this memory is of {memory.num_rows} conversations; choose one with its `rows`")
+
+    def check_interaction(self, ids: Sequence[int]) -> None:
+        """See `RxT.check_interaction`."""
+        self.model.check_interaction(torch.tensor(ids, dtype=torch.int64))
 
     def publish(self, adapter: Adapter | None) -> None:
         """See `Engine.publish`. There are no hooks for adapters."""
@@ -393,7 +397,7 @@ class MemoryEngine:
         for each in found:
             try:
                 self.check(each.memory.result())
-                self.model.check_interaction(torch.tensor(each.ids, dtype=torch.int64))
+                self.check_interaction(each.ids)
                 good.append(each)
             except Exception as error:
                 each.after.set_exception(error)

@@ -99,6 +99,22 @@ def test_only_so_many_histories_are_kept(model: Watched, opened: Open) -> None:
     assert model.written == [[1], [2], [3], [2]]
 
 
+def test_of_a_history_with_a_turn_that_is_too_long_nothing_is_written(model: Watched, opened: Open) -> None:
+    memories = opened()
+    with pytest.raises(UsageError, match="interaction of 25 tokens"):
+        memories.read(memories.new(), [[1, 2], [3], [1] * 25, [4]])
+    memories.read(memories.new(), [[5]]).memory.result(SECONDS)
+    assert model.written == [[5]]
+
+
+def test_a_history_of_which_the_last_turn_is_known_is_not_written_anew(model: Watched, opened: Open) -> None:
+    memories = opened(cache_bytes=2 * opened().engine.memory_bytes)
+    history = [[1], [2], [3]]
+    for _ in range(2):
+        assert memories.read(memories.new(), history).memory.result(SECONDS).version == 3
+    assert model.written == history
+
+
 def test_a_failed_history_is_tried_again(model: Watched, opened: Open) -> None:
     memories = opened()
     model.wrong = lambda row, slots: slots * float("nan")
