@@ -26,6 +26,9 @@ log = logging.getLogger("riallm.engine")
 CACHE_BYTES = 256 << 20
 """Of memories behind histories that were written for requests that send all of theirs; the oldest go first."""
 
+MOST_REASONS = 1000
+"""Of responses behind which nothing is kept, so many are known with the reason; the oldest go first."""
+
 
 class Lost(ClientError):
     """The last answer of a conversation was given, and is not remembered. Whoever next speaks there is told, once."""
@@ -71,6 +74,7 @@ class Memories:
         self._pending: dict[str, Saying] = {}
         self._last: dict[str, Saying] = {}
         self._lost: dict[str, str] = {}
+        self._reasons: OrderedDict[str, str] = OrderedDict()
         self._lock = threading.RLock()  # of what is on its way; held while the store is asked for a head
         self._histories = threading.Lock()  # of what was written; the engine's thread takes it, so never for long
         self._work = ThreadPoolExecutor(1, "riallm-sessions")
@@ -80,9 +84,11 @@ class Memories:
         return Place(key=b"", memory=self.engine.new)
 
     def behind(self, id: str) -> Place:
-        """Behind a response. Raises UnknownSession, or ExpiredSession where a limit had it dropped; UsageError where
-        another model wrote it; CheckpointError when it is damaged."""
+        """Behind a response. Raises UnknownSession, which says why where nothing could be kept, or ExpiredSession where
+        a limit had it dropped; UsageError where another model wrote it; CheckpointError when it is damaged."""
         with self._lock:
+            if id in self._reasons:
+                raise UnknownSession(self._reasons[id])
             saying = self._pending.get(id)
         if saying is not None:
             return Place(key=id.encode(), memory=saying.kept)
@@ -226,6 +232,10 @@ class Memories:
             failed = error
         with self._lock:
             del self._pending[saying.id]
+            if failed is not None:
+                self._reasons[saying.id] = str(failed)
+                if len(self._reasons) > MOST_REASONS:
+                    self._reasons.popitem(last=False)
             if saying.conversation is not None and self._last.get(saying.conversation) is saying:
                 del self._last[saying.conversation]
                 if failed is not None and not isinstance(failed, Unanswered | UnknownSession):

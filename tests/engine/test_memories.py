@@ -181,7 +181,7 @@ def test_a_request_that_never_began_leaves_the_head(opened: Open) -> None:
     first.drop()
     with pytest.raises(ClientError, match="given up"):
         first.kept.result(SECONDS)
-    with pytest.raises(UnknownSession):
+    with pytest.raises(UnknownSession, match="given up before it began"):
         memories.behind(first.id)
     assert respond(memories, memories.respond_in(name)).version == 1
 
@@ -199,6 +199,24 @@ def test_an_update_that_fails_leaves_the_last_good_head(model: Watched, opened: 
     with pytest.raises(Lost, match="it holds 1 interactions as before"):
         memories.respond_in(name)
     assert respond(memories, memories.respond_in(name)).version == 2
+
+
+def test_why_nothing_is_behind_a_response_is_known_of_the_last_ones(
+    model: Watched, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("riallm.engine.memories.MOST_REASONS", 2)
+    memories, lost = opened(), list[str]()
+    model.wrong = lambda row, slots: slots * float("nan")
+    for _ in range(3):
+        saying = memories.respond()
+        lost.append(saying.id)
+        with pytest.raises(ClientError):
+            respond(memories, saying)
+    for id in lost[1:]:
+        with pytest.raises(UnknownSession, match=r"could not be written .*no number.*; it holds 0 interactions"):
+            memories.respond(id)
+    with pytest.raises(UnknownSession, match="no memory 'resp_"):
+        memories.respond(lost[0])
 
 
 @pytest.mark.parametrize("call", [Memories.respond_in, Memories.at])

@@ -323,6 +323,8 @@ def test_an_update_without_numbers_leaves_the_last_good_memory(told: Remembering
     assert caught.value.status_code in (404, 500), "it waited for the update, or came behind it"
     told.watch.wrong = 1.0
     until(lambda: not told.memories._pending)
+    with pytest.raises(NotFoundError, match=r"not found: the memory could not be written .* holds 1 interactions"):
+        respond(told, "three", previous_response_id=lost.id)
     patient = told.client.with_options(max_retries=2)
     with pytest.raises(InternalServerError, match=r"could not be written .* holds 1 interactions") as failed:
         patient.responses.create(model="tiny", input="three", conversation=conversation)
