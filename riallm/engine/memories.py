@@ -219,8 +219,14 @@ class Memories:
             self._pending[made.id] = made
             if conversation is not None:
                 self._last[conversation] = made
-        made.after.add_done_callback(lambda _: self._work.submit(self._store, made))
+        made.after.add_done_callback(lambda _: self._ended(made))
         return made
+
+    def _ended(self, saying: Saying) -> None:
+        try:
+            self._work.submit(self._store, saying)
+        except RuntimeError:  # closed, so that thread is gone
+            self._store(saying)
 
     def _store(self, saying: Saying) -> None:
         """What the thread of the store does."""

@@ -186,6 +186,15 @@ def test_a_request_that_never_began_leaves_the_head(opened: Open) -> None:
     assert respond(memories, memories.respond_in(name)).version == 1
 
 
+def test_what_is_given_up_behind_the_end_is_told(opened: Open) -> None:
+    memories = opened()
+    saying = memories.respond()
+    memories.engine.close()
+    memories.close()
+    saying.drop()
+    assert "given up" in str(saying.kept.exception(0))
+
+
 def test_an_update_that_fails_leaves_the_last_good_head(model: Watched, opened: Open) -> None:
     memories = opened()
     name = memories.begin()
