@@ -13,7 +13,7 @@ from riallm.core.errors import UsageError
 if TYPE_CHECKING:
     from riallm.engine.auto import LocalModel
     from riallm.engine.memory_model import MemoryModel
-    from riallm.engine.sessions import SessionStore
+    from riallm.engine.sqlite_sessions import SQLiteSessions
     from riallm.serve.served import Served
 
 
@@ -60,6 +60,7 @@ def main(argv: list[str]) -> int:
         raise UsageError("--sessions-size and --sessions-days are above 0")
     model = open_model(options)
     opened: Served | None = None
+    store: SQLiteSessions | None = None
     try:
         limits = ServeOptions(
             keys=keys,
@@ -67,7 +68,8 @@ def main(argv: list[str]) -> int:
             origins=tuple(options.origin),
             log=None if options.quiet else lambda line: sys.stderr.write(line + "\n"),
         )
-        opened = served(model, _store(options, model))
+        store = _store(options, model)
+        opened = served(model, store)
         app = create_app({model.name: opened}, limits)
         serve(
             app,
@@ -81,10 +83,12 @@ def main(argv: list[str]) -> int:
         model.close()
         if opened is not None and opened.memories is not None:
             opened.memories.close()
+        if store is not None:
+            store.close()
     return 0
 
 
-def _store(options: argparse.Namespace, model: LocalModel | MemoryModel) -> SessionStore | None:
+def _store(options: argparse.Namespace, model: LocalModel | MemoryModel) -> SQLiteSessions | None:
     """Where memories are kept; None for a model without one. Raises UsageError for a file that nothing goes to, and for
     a size that no memory goes into."""
     from riallm.engine.memory_model import MemoryModel

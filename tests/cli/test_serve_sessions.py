@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
+import openai
 import pytest
 
 from riallm.__main__ import main
@@ -41,3 +45,21 @@ def test_what_cannot_be_is_said(
     assert main(["serve", "--model", str(models / model), "--port", "0", *given]) == 2
     assert complaint in capsys.readouterr().err
     assert text.read_bytes() == before and not new.exists()
+
+
+def test_a_server_that_ends_leaves_one_file(models: Path, tmp_path: Path) -> None:
+    words = ("serve", "--model", str(models / "rxt"), "--port", "0", "--quiet", "--sessions", str(tmp_path / "s"))
+    process = subprocess.Popen([sys.executable, "-m", "riallm", *words], stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    try:
+        line = process.stderr.readline()
+        with openai.OpenAI(base_url=line.split()[3], api_key="none", max_retries=0) as client:
+            client.conversations.create()
+        assert (tmp_path / "s-wal").exists()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+    assert [each.name for each in tmp_path.iterdir()] == ["s"], "whoever copies it has all of it"
