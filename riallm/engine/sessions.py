@@ -41,7 +41,8 @@ class SessionStore(Protocol):
 
     def put(self, state: MemoryState, *, parent: str | None, note: bytes = b"", id: str | None = None) -> str:
         """The id of a new snapshot, one of `new_id` that was promised already or None. Raises UsageError for a state
-        that holds what is no number or is larger than the store, and UnknownSession for a parent that never was."""
+        whose numbers `MemoryState.check` refuses or that is larger than the store, and UnknownSession for a parent that
+        never was."""
 
     def get(self, id: str, *, model: str = "") -> Snapshot:
         """The snapshot, which counts as a use of it. Raises UnknownSession, or ExpiredSession where a limit had it

@@ -60,7 +60,7 @@ class MemoryState:
 
     def check(self, shape: tuple[int, int, int], model: str = "") -> None:
         """Raises UsageError unless the state has a model's (L, S, D), was written by it where both are named, and
-        holds numbers only."""
+        holds numbers only, of 16 bits or more: 8 do not all tell what is none."""
         slots = self.slots
         if slots.ndim != 4 or (slots.shape[0], *slots.shape[2:]) != shape:
             layers, num, hidden = shape
@@ -72,6 +72,11 @@ class MemoryState:
             raise UsageError(
                 f"this memory was written by the model {self.model[:12]}, and this is {model[:12]}; a memory is read "
                 "by the weights that wrote it. Begin a new conversation, or open that model"
+            )
+        if not slots.dtype.is_floating_point or slots.dtype.itemsize < 2:
+            raise UsageError(
+                f"the memory's numbers are {slots.dtype}; they are floats of 16 bits or more. Keep it in the type that "
+                "the model computes in"
             )
         if not slots.isfinite().all():
             raise UsageError("the memory holds what is no number, or infinite; go back to an earlier state of it")
