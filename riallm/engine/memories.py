@@ -124,7 +124,8 @@ class Memories:
     def chat(self, place: Place, whole: Callable[[str], Sequence[int]]) -> Interaction:
         """For a client that sends all that was said with every request: the interaction is written as it will come
         back, so that the next request finds it. whole: the interaction, from the answer's text. Where that is longer
-        than an interaction may be, its tokens are written as they were."""
+        than the model takes, its tokens are written as they were, and found again while this process has them: of a
+        chat nothing is stored."""
         after: Future[MemoryState] = Future()
 
         def row(text: str, tokens: tuple[int, ...]) -> Sequence[int]:
@@ -133,7 +134,7 @@ class Memories:
                 key = _key(place.key, told)
                 if self._found(key) is None:
                     self._keep(key, after)
-            return told if len(told) <= self.engine.context else tokens
+            return told if len(told) <= self.engine.model.config.max_interaction else tokens
 
         return Interaction(memory=place.memory, after=after, row=row)
 

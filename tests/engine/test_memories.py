@@ -99,6 +99,16 @@ def test_only_so_many_histories_are_kept(model: Watched, opened: Open) -> None:
     assert model.written == [[1], [2], [3], [2]]
 
 
+def test_only_what_could_not_be_written_anew_is_written_as_it_was(model: Watched, opened: Open) -> None:
+    memories = opened()
+    memories.engine.context = 10  # as whoever serves it may choose; a history may have what the model takes
+    for num in (24, 25):
+        row = [1] * num
+        say(memories, memories.chat(memories.new(), lambda text, row=row: row))  # type: ignore[misc]
+        memories.read(memories.new(), [row]).memory.result(SECONDS)
+    assert [len(row) for row in model.written] == [24, 7]
+
+
 def test_of_a_history_with_a_turn_that_is_too_long_nothing_is_written(model: Watched, opened: Open) -> None:
     memories = opened()
     with pytest.raises(UsageError, match="interaction of 25 tokens"):
