@@ -41,6 +41,15 @@ def test_what_is_taken_back_leaves_the_rest() -> None:
     assert torch.equal(store.get(first).state.slots, drawn(1).slots)
 
 
+@pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.float8_e5m2, torch.int64, torch.complex64])
+def test_numbers_that_no_model_computes_in_are_refused(kind: torch.dtype) -> None:
+    store, id = SQLiteSessions(None), new_id()
+    with pytest.raises(UsageError, match=f"numbers are {kind}; .* 16 bits or more"):
+        store.put(MemoryState(slots=torch.zeros(2, 1, 4, 8).to(kind)), parent=None, id=id)
+    with pytest.raises(UnknownSession):
+        store.get(id)
+
+
 def test_a_conversation_knows_when_it_began() -> None:
     now = [1000.0]
     store = SQLiteSessions(None, clock=lambda: now[0])

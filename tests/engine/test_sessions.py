@@ -332,13 +332,6 @@ def test_what_is_no_number_is_not_kept(store: SQLiteSessions, path: Path, number
     assert stored(path) == [] and store.head("a") is None
 
 
-@pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.float8_e5m2, torch.int64, torch.complex64])
-def test_numbers_that_no_model_computes_in_are_refused(store: SQLiteSessions, path: Path, kind: torch.dtype) -> None:
-    with pytest.raises(UsageError, match=f"numbers are {kind}; .* 16 bits or more"):
-        store.put(replace(drawn(), slots=torch.zeros(2, 1, 4, 8).to(kind)), parent=None)
-    assert stored(path) == []
-
-
 def test_a_memory_of_another_model_is_refused(store: SQLiteSessions) -> None:
     id, anyones = store.put(drawn(model="b" * 64), parent=None), store.put(drawn(), parent=None)
     with pytest.raises(UsageError, match=f"written by the model {'b' * 12}, and this is {'a' * 12}"):
