@@ -1,6 +1,6 @@
 """How a memory takes over what is new: old and new mixed slot by slot (RxT document, residual gates).
 
-Letters: B rows, S slots, D hidden.
+Letters: B rows, S slots, P places, D hidden.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ class GateConfig:
 
     kind: what g is the activation of: "static", a weight a slot; "elementwise", the weight times the slot's status;
     "linear", a map over the statuses of all slots; "competing", ours, elementwise times a share that the slots compete
-    for, so that what is new goes to few of them. status: the mean over channels of old + new, or a learned
-    combination of the channels of both. weight: where weights begin. bias: where one more learned number a slot begins,
-    below zero for a memory that keeps; None, the document's, has none.
+    for, so that what is new goes to few of them; places: to how many at most, each competed for anew, as a fact of
+    several words fits into one slot badly. status: the mean over channels of old + new, or a learned combination of the
+    channels of both. weight: where weights begin. bias: where one more learned number a slot begins, below zero for a
+    memory that keeps; None, the document's, has none.
     """
 
     mixing: Mixing = "sigmoid"
@@ -39,8 +40,13 @@ class GateConfig:
     status: Status = "mean"
     weight: float = 3.0
     bias: float | None = None
+    places: int = 1
 
     def __post_init__(self) -> None:
+        if self.places < 1 or (self.places > 1 and self.kind != "competing"):
+            raise UsageError(
+                f"places is {self.places} with kind '{self.kind}'; at least 1, and more than 1 if competing"
+            )
         if self.mixing in ("add", "replace") and (self.kind, self.status, self.bias) != ("elementwise", "mean", None):
             raise UsageError(
                 f"mixing '{self.mixing}' has no gate, so kind, status and bias say nothing; leave them out"
@@ -50,21 +56,26 @@ class GateConfig:
 
 
 class SlotMatch(nn.Module):
-    """Which slots something new belongs to: a softmax over slots of how well each, by its content and its name, fits
-    what it would be given. Names are drawn, so that from the start different content goes to different slots."""
+    """Which slots something new belongs to: for every place a softmax over slots of how well each, by its content and
+    its name, fits what it would be given. Names are drawn, so that from the start different content goes to different
+    slots."""
 
-    def __init__(self, *, hidden_size: int, num_slots: int) -> None:
+    def __init__(self, *, hidden_size: int, num_slots: int, places: int) -> None:
         super().__init__()
-        self.slot_proj = Linear(hidden_size, hidden_size, bias=False)
-        self.new_proj = Linear(hidden_size, hidden_size, bias=False)
-        self.names = nn.Parameter(torch.zeros(num_slots, hidden_size))
+        self.places = places
+        self.slot_proj = Linear(hidden_size, places * hidden_size, bias=False)
+        self.new_proj = Linear(hidden_size, places * hidden_size, bias=False)
+        self.names = nn.Parameter(torch.zeros(places * num_slots, hidden_size))
 
     def forward(self, old: Tensor, new: Tensor) -> Tensor:
-        """old, new (B, S, D) -> (B, S) in float32, which add up to one."""
-        slots = self.slot_proj(F.rms_norm(old, old.shape[-1:])) + self.names.to(old.dtype)
-        found = self.new_proj(F.rms_norm(new, new.shape[-1:]))
-        match: Tensor = SHARPNESS * old.shape[-1] ** -0.5 * (slots * found).sum(dim=-1).float()
-        return match.softmax(dim=-1)
+        """old, new (B, S, D) -> (B, S) in float32: how much of a slot is taken by any place, at most 1."""
+        by_place = (self.places, old.shape[-1])
+        names = self.names.view(self.places, -1, old.shape[-1]).transpose(0, 1)  # (S, P, D)
+        slots = self.slot_proj(F.rms_norm(old, old.shape[-1:])).unflatten(-1, by_place) + names.to(old.dtype)
+        found = self.new_proj(F.rms_norm(new, new.shape[-1:])).unflatten(-1, by_place)
+        match = SHARPNESS * old.shape[-1] ** -0.5 * (slots * found).sum(dim=-1).float()
+        free: Tensor = (1.0 - match.softmax(dim=1)).prod(dim=-1)
+        return 1.0 - free
 
 
 class MemoryGate(nn.Module):
@@ -81,7 +92,8 @@ class MemoryGate(nn.Module):
         learned = gated and config.status == "learned"
         self.status = Linear(2 * hidden_size, 1, bias=False) if learned else None
         competing = gated and config.kind == "competing"
-        self.match = SlotMatch(hidden_size=hidden_size, num_slots=num_slots) if competing else None
+        sizes = {"hidden_size": hidden_size, "num_slots": num_slots, "places": config.places}
+        self.match = SlotMatch(**sizes) if competing else None
         self.restart()
 
     @torch.no_grad()
