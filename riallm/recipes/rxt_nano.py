@@ -77,18 +77,18 @@ def _recipe(
 
 def rxt_nano() -> StagedRecipe:
     """What two cores train in less than two hours."""
-    sizes = model(hidden=128, layers=2, slots=32, vocab=VOCAB, max_interaction=MAX_TOKENS)
-    return _recipe("rxt_nano", sizes, rows=32, joint=800, steps=4500, lr=0.001, last=many(turns=12, live=8))
+    sizes = model(hidden=128, layers=2, slots=32, places=4, vocab=VOCAB, max_interaction=MAX_TOKENS)
+    return _recipe("rxt_nano", sizes, rows=32, joint=2000, steps=3000, lr=0.001, last=many(turns=12, live=8))
 
 
 def rxt_nano_gpu() -> StagedRecipe:
     """The same for a GPU: as wide and deep as 5 MB allow, 64 slots, conversations of 16 interactions."""
-    sizes = model(hidden=160, layers=3, slots=64, vocab=VOCAB, max_interaction=MAX_TOKENS)
+    sizes = model(hidden=160, layers=3, slots=64, places=3, vocab=VOCAB, max_interaction=MAX_TOKENS)
     recipe = _recipe("rxt_nano_gpu", sizes, rows=256, joint=600, steps=1200, lr=0.0006, last=many(turns=16, live=10))
     return replace(recipe, device="cuda", dtype="bfloat16")
 
 
 def rxt_smoke() -> StagedRecipe:
     """A few steps of each stage, as a test."""
-    sizes = model(hidden=32, layers=1, slots=8, vocab=VOCAB, max_interaction=MAX_TOKENS)
+    sizes = model(hidden=32, layers=1, slots=8, places=4, vocab=VOCAB, max_interaction=MAX_TOKENS)
     return _recipe("rxt_smoke", sizes, rows=4, joint=2, steps=4, lr=0.001, last=many(turns=4, live=2))

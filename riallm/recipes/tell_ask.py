@@ -90,6 +90,7 @@ def model(
     layers: int = 2,
     slots: int = 16,
     experts: int = 4,
+    places: int = 1,
     max_interaction: int = 12,
 ) -> RxTConfig:
     """A small model: heads of 16, two experts a token, a competing gate, slots that are told apart, a learned start."""
@@ -110,7 +111,11 @@ def model(
         encoder_kv_heads=heads,
         encoder_size=2 * hidden,
         memory=MemoryAttentionConfig(
-            variant="simple", num_heads=heads, num_kv_heads=heads, gate=COMPETING, slot_identity=True
+            variant="simple",
+            num_heads=heads,
+            num_kv_heads=heads,
+            gate=replace(COMPETING, places=places),
+            slot_identity=True,
         ),
         trained_start=True,
         final_norm=True,
