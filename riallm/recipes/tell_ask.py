@@ -290,6 +290,44 @@ def line(variant: str, results: Sequence[Result]) -> str:
     )
 
 
+ROWS = {
+    "all": ("1x", None, "exact"),
+    "one interaction after it was told": ("1x", None, "by_distance", "1"),
+    "eight after": ("1x", None, "by_distance", "8"),
+    "after a change": ("1x", None, "retold"),
+    "with a new memory": ("1x", "reset", "exact"),
+    "with another conversation's": ("1x", "swap", "exact"),
+    "without a look": ("1x", "unread", "exact"),
+    "with another's, that one's value": ("1x", "swap", "donor"),
+    "in conversations twice as long": ("2x", None, "exact"),
+    "four times": ("4x", None, "exact"),
+}
+"""Where each share stands in a result; None: with the memory, or the history."""
+
+
+def details(variant: str, results: Sequence[Result]) -> str:
+    """A table of a variant: the mean over seeds, and each seed with its interval and how many were asked."""
+    lines = [
+        f"{variant}: exact answers in %, mean over seeds, and each seed with its interval of 95 % and its questions"
+    ]
+    main = "history" if "history" in results[0]["1x"] else "memory"
+    for row, path in ROWS.items():
+        shares = []
+        for result in results:
+            found: Any = result
+            for key in path:
+                found = found.get(main if key is None else key, {})
+            if found and found["num"]:
+                shares.append(found)
+        if shares:
+            each = "  ".join(
+                f"{100 * share['value']:5.1f} [{100 * share['low']:.1f}, {100 * share['high']:.1f}] of {share['num']:,}"
+                for share in shares
+            )
+            lines.append(f"  {row:34} {100 * fmean(share['value'] for share in shares):5.1f}   {each}")
+    return "\n".join(lines)
+
+
 def draw(results: Mapping[str, Sequence[Result]], path: Path) -> None:
     """Exact answers by distance, a line a variant, with each seed as a dot; controls of the first one below."""
     import matplotlib
@@ -326,7 +364,7 @@ def draw(results: Mapping[str, Sequence[Result]], path: Path) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print a line for each variant and, last, one JSON object."""
+    """Print a line and a table for each variant and, last, one JSON object."""
     parser = argparse.ArgumentParser(
         prog="python -m riallm.recipes.tell_ask", description="what a memory of fixed size carries, beside controls"
     )
@@ -356,6 +394,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.exit_code
     for name, these in results.items():
         sys.stdout.write(line(name, these) + "\n")
+    for name, these in results.items():
+        sys.stdout.write("\n" + details(name, these) + "\n")
     if options.plot:
         draw(results, options.plot)
     sys.stdout.write(json.dumps({"task": "tell_ask", "size": options.size, "results": results}) + "\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from riallm.core.errors import UsageError
 from riallm.eval.probes.recall import CONDITIONS
 from riallm.recipes import memory_aims, memory_rl
-from riallm.recipes.tell_ask import VARIANTS, Trial, draw, line, main, measured, smoke
+from riallm.recipes.tell_ask import ROWS, VARIANTS, Trial, details, draw, line, main, measured, smoke
 
 
 def short(seed: int = 0) -> Trial:
@@ -45,6 +46,10 @@ def test_lines_and_the_picture_are_of_all_seeds(tmp_path: Path, capsys: pytest.C
     for result, value in zip(results, (0.25, 0.75), strict=True):
         result["1x"]["memory"]["exact"]["value"] = value
     assert " 50.0 at 1:" in line("ours", results)
+    rows = details("ours", results).splitlines()
+    assert re.match(r"  all +50\.0 +25\.0 \[[\d., ]+\] of \d+  +75\.0 \[", rows[1])
+    shown = [name for name in ROWS if any(row.startswith(f"  {name} ") and row.count(" of ") == 2 for row in rows)]
+    assert shown == [name for name in ROWS if name != "eight after"], "which these conversations are too short for"
     draw({"ours": results}, tmp_path / "recall.svg")
     assert "swap (control)" in (tmp_path / "recall.svg").read_text("utf-8")
     assert main(["--out", str(tmp_path), "--variants", "none"]) == 2
