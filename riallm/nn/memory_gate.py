@@ -58,7 +58,8 @@ class GateConfig:
 class SlotMatch(nn.Module):
     """Which slots something new belongs to: for every place a softmax over slots of how well each, by its content and
     its name, fits what it would be given. Names are drawn, so that from the start different content goes to different
-    slots."""
+    slots. No gradient goes back to what the slots held: where two slots fit nearly as well, it would grow tenfold in a
+    write, and a few such conversations of a batch would drown all others (docs/log.md)."""
 
     def __init__(self, *, hidden_size: int, num_slots: int, places: int) -> None:
         super().__init__()
@@ -71,7 +72,8 @@ class SlotMatch(nn.Module):
         """old, new (B, S, D) -> (B, S) in float32: how much of a slot is taken by any place, at most 1."""
         by_place = (self.places, old.shape[-1])
         names = self.names.view(self.places, -1, old.shape[-1]).transpose(0, 1)  # (S, P, D)
-        slots = self.slot_proj(F.rms_norm(old, old.shape[-1:])).unflatten(-1, by_place) + names.to(old.dtype)
+        held = F.rms_norm(old.detach(), old.shape[-1:])
+        slots = self.slot_proj(held).unflatten(-1, by_place) + names.to(old.dtype)
         found = self.new_proj(F.rms_norm(new, new.shape[-1:])).unflatten(-1, by_place)
         match = SHARPNESS * old.shape[-1] ** -0.5 * (slots * found).sum(dim=-1).float()
         free: Tensor = (1.0 - match.softmax(dim=1)).prod(dim=-1)

@@ -294,6 +294,20 @@ def test_slots_compete_for_what_is_new(places: int) -> None:
     assert len(set(taken.argmax(dim=-1).tolist())) == 6  # other content, other slots
 
 
+def test_a_competition_is_learned_from_what_is_new() -> None:
+    draw = torch.Generator().manual_seed(0)
+    gate = MemoryGate(GateConfig(kind="competing", status="learned"), hidden_size=32, num_slots=6)
+    assert gate.match is not None
+    with torch.no_grad():
+        for parameter in gate.match.parameters():
+            parameter.normal_(generator=draw).mul_(32**-0.5)
+    old, new = (torch.randn((3, 6, 32), generator=draw, requires_grad=True) for _ in range(2))
+    gate.match(old, new)[:, 0].sum().backward()
+    assert old.grad is None
+    for each in (new, *gate.match.parameters()):
+        assert each.grad is not None and float(each.grad.norm()) > 0.01
+
+
 def test_places_are_of_slots_that_compete() -> None:
     for wrong in ({"places": 0, "kind": "competing"}, {"places": 2}):
         with pytest.raises(UsageError, match="at least 1, and more than 1 if competing"):
