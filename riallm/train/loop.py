@@ -131,6 +131,8 @@ class Run(Generic[B]):
         place = saved.latest(folder / "saves")
         if place is not None:
             self._restore(saved.read(place))
+        if self.ranks.rank == 0:
+            self._cut_metrics()
 
     def _same_config(self) -> None:
         if self.config.accumulate % self.ranks.world:
@@ -311,7 +313,6 @@ class Run(Generic[B]):
             if name.startswith("carry."):
                 _, at, part = name.split(".", 2)
                 self.carry[int(at)] = {**self.carry.get(int(at), {}), part: tensor}
-        self._cut_metrics()
 
     def _restore_optimiser(self, number: int, optimiser: Optimizer, found: saved.Saved) -> None:
         names = {id(p): name for name, p in self.model.named_parameters()}

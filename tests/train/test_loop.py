@@ -170,6 +170,21 @@ def test_a_killed_run_goes_on_from_a_whole_save(tmp_path: Path) -> None:
     assert place is not None and saved.read(place).numbers["step"] == run.step
 
 
+def test_a_run_killed_before_its_first_save_tells_each_step_once(tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, max_steps=2)
+
+    def killed(step: Step) -> None:
+        raise RuntimeError("gone")
+
+    run = start(tmp_path, config)
+    run.on_step = killed
+    with pytest.raises(RuntimeError, match="gone"):
+        run.train()
+    start(tmp_path, config).train()
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2]
+
+
 def test_ctrl_c_saves(tmp_path: Path) -> None:
     def interrupt(step: Step) -> None:
         if step.step == 3:
