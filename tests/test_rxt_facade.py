@@ -273,8 +273,8 @@ def test_what_cannot_be_is_refused_and_changes_nothing(model: RxTBeta) -> None:
         ({"thinking_mode": "auto"}, "there are fast, extended"),
         ({"use_self_attn_cache": False}, "always on"),
         ({"temperature": -1.0}, "temperature is -1.0"),
-        ({"top_k": -1}, "top_k is at least 0"),
-        ({"top_p": 0.0}, "top_p and repetition_penalty are above 0"),
+        ({"top_k": -1}, "top_k is -1; it is at least 0"),
+        ({"top_p": 0.0}, "top_p is 0.0; it is above 0"),
         ({"max_seq_len": 3}, "leaves no room"),
     ):
         with pytest.raises(UsageError, match=message):

@@ -48,8 +48,13 @@ class Sampling:
             value = getattr(self, name)
             if not low <= value <= high:
                 raise UsageError(f"{name} is {value}; it lies between {low:g} and {high:g}")
-        if self.top_p == 0.0 or self.top_k < 0 or not self.repetition_penalty > 0.0:
-            raise UsageError("top_p and repetition_penalty are above 0, top_k is at least 0 (0: all tokens)")
+        for name in ("top_p", "repetition_penalty"):
+            if not getattr(self, name) > 0.0:
+                raise UsageError(f"{name} is {getattr(self, name)}; it is above 0")
+        if self.top_k < 0:
+            raise UsageError(f"top_k is {self.top_k}; it is at least 0 (0: all tokens)")
+        if self.seed is not None and self.seed < 0:
+            raise UsageError(f"seed is {self.seed}; it is at least 0, or none at all")
 
 
 class Grammar(Protocol):

@@ -82,10 +82,19 @@ def test_only_what_is_allowed_is_drawn() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"temperature": -1.0}, {"top_p": 0.0}, {"top_k": -1}, {"min_p": 1.5}, {"presence_penalty": 3.0}]
+    ("options", "complaint"),
+    [
+        ({"temperature": -1.0}, "temperature is -1.0; it lies between 0 and 100"),
+        ({"top_p": 0.0}, "top_p is 0.0; it is above 0"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty is 0.0; it is above 0"),
+        ({"top_k": -1}, "top_k is -1; it is at least 0"),
+        ({"seed": -1}, "seed is -1; it is at least 0"),
+        ({"min_p": 1.5}, "min_p is 1.5"),
+        ({"presence_penalty": 3.0}, "presence_penalty is 3.0"),
+    ],
 )
-def test_what_means_nothing_is_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(UsageError):
+def test_what_means_nothing_is_refused(options: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(UsageError, match=complaint):
         Sampling(**options)
 
 

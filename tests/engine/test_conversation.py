@@ -322,7 +322,7 @@ def test_what_cannot_be_is_refused_before_anything_happens(model: Watched) -> No
             session.ask(ids)
     for options, message in (
         ({"temperature": -0.5}, "temperature is -0.5"),
-        ({"top_k": -1}, "top_k is at least 0"),
+        ({"top_k": -1}, "top_k is -1; it is at least 0"),
         ({"top_p": 1.5}, "top_p is 1.5"),
         ({"max_tokens": 0}, "max_tokens is 0"),
         ({"max_length": 13}, "max_length is 13; this model takes 1 to 12"),
