@@ -20,7 +20,7 @@ from riallm.core.errors import UsageError
 if TYPE_CHECKING:
     from riallm.engine.auto import LocalModel
     from riallm.engine.memory_model import MemoryModel
-    from riallm.engine.request import Delta, Usage
+    from riallm.engine.request import Delta, Sampling, Usage
     from riallm.serve.served import Served
 
 
@@ -45,11 +45,16 @@ def main(argv: list[str]) -> int:
     options = parser().parse_args(argv)
     if options.json and options.prompt is None:
         raise UsageError("--json: a conversation is no JSON object; give --prompt, or leave it out")
+    if options.max_tokens < 1:
+        raise UsageError(f"--max-tokens is {options.max_tokens}; an answer has at least 1")
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="replace")  # bytes that are no text end no conversation
     model = open_model(options)
     try:
         with_prompts = served(model)
+        _sampling(options)  # what cannot be is told before anybody asks
+        if with_prompts.memories is not None and options.raw:
+            raise UsageError(f"--raw: {model.name} answers queries and does not go on with text; leave it out")
         if options.prompt is not None:
             return _once(options, model, with_prompts)
         if with_prompts.note:
@@ -97,6 +102,7 @@ def _converse(options: argparse.Namespace, model: LocalModel | MemoryModel, with
         sys.stdout.flush()
         line = sys.stdin.readline()
         if not line or line.strip() == ":quit":
+            sys.stdout.write("\n" if shown and not line else "")  # Ctrl-D leaves the cursor behind the prompt
             return
         if line.strip() == ":reset":
             messages = []
@@ -119,6 +125,13 @@ def _converse(options: argparse.Namespace, model: LocalModel | MemoryModel, with
                 sys.stderr.write(f"[{usage.completion_tokens} tokens, {speed:.1f} a second]\n")
 
 
+def _sampling(options: argparse.Namespace) -> Sampling:
+    """Raises UsageError for numbers that cannot be."""
+    from riallm.engine.request import Sampling
+
+    return Sampling(temperature=options.temperature, top_p=options.top_p, seed=options.seed)
+
+
 def _answer(
     options: argparse.Namespace,
     model: LocalModel | MemoryModel,
@@ -126,7 +139,7 @@ def _answer(
     messages: list[dict[str, Any]],
 ) -> Iterator[Delta]:
     """Pieces as they come; an answer that is left, by Ctrl-C for instance, is cancelled."""
-    from riallm.engine.request import Request, Sampling
+    from riallm.engine.request import Request
 
     if options.raw:
         prompt = with_prompts.prompts.text("".join(message["content"] for message in messages), files=())
@@ -137,7 +150,7 @@ def _answer(
             ids=prompt.ids,
             meta=prompt.meta,
             max_tokens=max(1, min(options.max_tokens, model.context - len(prompt.ids))),
-            sampling=Sampling(temperature=options.temperature, top_p=options.top_p, seed=options.seed),
+            sampling=_sampling(options),
             ends=with_prompts.tokenizer.ends,
         )
     )

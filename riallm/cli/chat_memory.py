@@ -22,17 +22,20 @@ FIRST = "main"
 
 
 def converse(options: argparse.Namespace, model: MemoryModel) -> None:
-    """Until the input ends, or :quit. Ctrl-C stops an answer and nothing else. Raises UsageError for --raw."""
-    if options.raw:
-        raise UsageError(f"--raw: {model.name} answers queries and does not go on with text; leave it out")
+    """Until the input ends, or :quit. Ctrl-C stops an answer and nothing else."""
     talk = Talk(options, model)
     shown = sys.stdin.isatty()
+    if shown:
+        kept = f"{model.name} remembers what is said in {model.model.config.num_slots} slots"
+        room = f"query and answer together have at most {model.context} tokens"
+        _note(f"[{kept}; {room}. :help tells more, :quit ends]")
     while True:
         try:
             sys.stdout.write("> " if shown else "")
             sys.stdout.flush()
             line = sys.stdin.readline()
             if not line or line.strip() == ":quit":
+                sys.stdout.write("\n" if shown and not line else "")  # Ctrl-D leaves the cursor behind the prompt
                 break
             talk.heard(line.strip())
         except KeyboardInterrupt:
@@ -77,7 +80,8 @@ class Talk:
             raise UsageError(f"no word {word}; there are {', '.join(self._words)}. :help says what they do")
         wanted, _, call = self._words[word]
         if bool(wanted) != bool(rest.strip()):
-            raise UsageError(f"{word} takes {'one ' + wanted if wanted else 'nothing'}, got {rest.strip() or 'none'!r}")
+            told = repr(rest.strip()) if rest.strip() else "nothing"
+            raise UsageError(f"{word} takes {'one ' + wanted if wanted else 'nothing'}, got {told}")
         call(rest.strip())
 
     def close(self) -> None:
@@ -99,7 +103,7 @@ class Talk:
             max_length=self._model.context,
             seed=options.seed,
         )
-        stream, stopped = StreamDecoder(tokenizer, specials=False), False
+        stream, stopped, token = StreamDecoder(tokenizer, specials=False), False, -1
         try:
             for token in reply:
                 sys.stdout.write(stream.push(token))
@@ -112,6 +116,9 @@ class Talk:
         sys.stdout.flush()
         if stopped:
             _note("[stopped; what there is of the answer is remembered]")
+        elif token not in self.session.ends:
+            most = f"an answer has at most {options.max_tokens} tokens, query and answer together {self._model.context}"
+            _note(f"[cut off: {most}]")
         self._updated(before)
 
     def _updated(self, before: MemoryState) -> None:
@@ -149,7 +156,11 @@ class Talk:
     def _load(self, rest: str) -> None:
         from riallm.nn.memory_state import load_memory
 
-        self.session.load(load_memory(_file(rest)))
+        try:
+            found = load_memory(_file(rest))
+        except CheckpointError as error:
+            raise UsageError(f"{error}: the conversation is as it was. :load takes a file that :save wrote") from None
+        self.session.load(found)
         _note(f"[going on from version {self.session.version}]")
 
     def _fork(self, name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from typing import TYPE_CHECKING
 
@@ -57,8 +58,10 @@ def open_model(options: argparse.Namespace) -> LocalModel | MemoryModel:
             f"a model needs more than the core: {error}. Run: pip install 'riallm[models,serve]'"
         ) from None
     lookahead: int = EngineOptions().lookahead if options.lookahead is None else options.lookahead
-    if options.kv_memory <= 0 or lookahead < 0:
-        raise UsageError("--kv-memory is above 0 and --lookahead at least 0")
+    if not 0 < options.kv_memory < math.inf:
+        raise UsageError(f"--kv-memory is {options.kv_memory}; it is a number of MiB above 0")
+    if lookahead < 0:
+        raise UsageError(f"--lookahead is {lookahead}; it is at least 0")
     remembers = not options.random_weights and keeps_memory(options.model)
     told = ModelOptions(
         compression=options.compression,

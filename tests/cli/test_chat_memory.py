@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import pty
 import re
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +19,9 @@ import pytest
 import torch
 
 from riallm.__main__ import main
+from riallm.engine.conversation import Session
 from riallm.engine.inspection import changed, looked
+from riallm.engine.memory_model import MemoryModel
 from riallm.models.load import TOKENIZER, load_rxt
 from riallm.nn.memory_state import MemoryState, load_memory
 from riallm.testing.tiny_rxt import write_tiny_rxt
@@ -106,13 +111,15 @@ def test_what_is_wrong_is_told_and_nothing_is_lost(talked: Talked, folder: Path,
     MemoryState(slots=slots, model="that").save(tmp_path / "foreign")
     MemoryState(slots=slots.double()).save(tmp_path / "double")
     MemoryState(slots=slots * float("nan")).save(tmp_path / "empty")
+    (tmp_path / "cut").write_bytes((tmp_path / "double").read_bytes()[:-9])
     tokenizer = (folder / TOKENIZER).read_bytes()
     wrong = {
         ":nothing": "no word :nothing; there are :save",
-        ":save": ":save takes one FILE, got 'none'",
+        ":save": ":save takes one FILE, got nothing",
         ":forget it": ":forget takes nothing, got 'it'",
-        f":load {tmp_path / 'nowhere'}": "nowhere cannot be read as a memory",
-        f":load {folder / TOKENIZER}": "cannot be read as a memory",
+        f":load {tmp_path / 'nowhere'}": "nowhere': the conversation is as it was. :load takes a file that :save wrote",
+        f":load {folder / TOKENIZER}": "json cannot be read as a memory: ",
+        f":load {tmp_path / 'cut'}": ": the conversation is as it was. :load takes a file that :save wrote",
         f":load {tmp_path / 'other'}": "a memory of shape (3, 1, 6, 32)",
         f":load {tmp_path / 'foreign'}": "was written by the model that",
         f":load {tmp_path / 'double'}": "the memory's numbers are torch.float64",
@@ -166,6 +173,36 @@ def test_ctrl_c_stops_an_answer_and_not_the_program(tmp_path: Path) -> None:
     assert load_memory(file).version == 1
 
 
+def test_at_a_terminal_it_says_what_it_is_and_leaves_the_line(folder: Path) -> None:
+    pid, terminal = pty.fork()
+    if pid == 0:  # the other process, in the terminal
+        os.execv(sys.executable, [*CHAT, "--model", str(folder), *GREEDY])
+    said = b""
+    try:
+        while not said.endswith(b"> "):
+            said += os.read(terminal, 4096)
+        os.write(terminal, b"\x04")
+        with suppress(OSError):  # Linux tells the end of a terminal so
+            while piece := os.read(terminal, 4096):
+                said += piece
+    finally:
+        os.close(terminal)
+        _, status = os.waitpid(pid, 0)
+    assert status == 0
+    first, rest = said.decode().split("; ")
+    assert first == "[tiny remembers what is said in 6 slots"
+    assert rest == "query and answer together have at most 64 tokens. :help tells more, :quit ends]\r\n> \r\n"
+
+
+def test_an_answer_without_an_end_is_told(talked: Talked, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = "[cut off: an answer has at most 8 tokens, query and answer together 64]\n"
+    assert talked(folder, "one").err.startswith(told)
+    every = range(load_rxt(folder).config.vocab_size)
+    monkeypatch.setattr(MemoryModel, "session", lambda self: Session(self.model, ends=every))
+    ended = talked(folder, "one")
+    assert ended.err.startswith("[the memory is being updated]\n[updated in"), ended.err
+
+
 def test_asked_once(talked: Talked, folder: Path) -> None:
     done = talked(folder, more=(*GREEDY, "--prompt", "one", "--json"))
     told = json.loads(done.out)
@@ -176,7 +213,16 @@ def test_asked_once(talked: Talked, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (("--raw",), "does not go on with text"),
+        (("--raw",), "--raw: tiny answers queries and does not go on with text"),
+        (("--raw", "--prompt", "one"), "--raw: tiny answers queries and does not go on with text"),
+        (("--max-tokens", "0"), "--max-tokens is 0"),
+        (("--max-tokens", "0", "--prompt", "one"), "--max-tokens is 0"),
+        (("--temperature", "-1"), "temperature is -1.0"),
+        (("--top-p", "0"), "top_p is 0.0"),
+        (("--seed", "-1"), "seed is -1"),
+        (("--seed", "-1", "--prompt", "one"), "seed is -1"),
+        (("--kv-memory", "nan"), "--kv-memory is nan"),
+        (("--kv-memory", "inf"), "--kv-memory is inf"),
         (("--json",), "give --prompt"),
         (("--compression", "8bit"), "run in the type that it is opened in"),
         (("--int8-kv",), "--int8-kv: "),

@@ -90,10 +90,10 @@ def test_chat_answers_once_or_line_by_line(folder: Path) -> None:
     [
         (("chat", "--model", "ria-1b"), "nobody has weights of ria-1b"),
         (("serve", "--model", "nowhere"), "no model 'nowhere'"),
-        (("serve", "--lookahead", "-1"), "--lookahead at least 0"),
+        (("serve", "--lookahead", "-1"), "--lookahead is -1; it is at least 0"),
         (("serve", "--public", "--host", "0.0.0.0"), "give keys"),
         (("serve", "--api-key-file", "/nowhere"), "keys cannot be read"),
-        (("chat", "--kv-memory", "0"), "--kv-memory is above 0"),
+        (("chat", "--kv-memory", "0"), "--kv-memory is 0.0"),
     ],
 )
 def test_what_cannot_be_is_said(words: tuple[str, ...], complaint: str) -> None:
