@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,12 +35,8 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="keep the memories of conversations in this file; without it they end with the server",
     )
-    made.add_argument(
-        "--sessions-size", type=float, default=1024, metavar="MIB", help="of all memories (default: 1024)"
-    )
-    made.add_argument(
-        "--sessions-days", type=float, default=30, metavar="D", help="memories unused for longer go (default: 30)"
-    )
+    made.add_argument("--sessions-size", type=float, metavar="MIB", help="of all memories (default: 1024)")
+    made.add_argument("--sessions-days", type=float, metavar="D", help="memories unused for longer go (default: 30)")
     made.add_argument("--quiet", action="store_true", help="no line for each request")
     return made
 
@@ -56,8 +53,8 @@ def main(argv: list[str]) -> int:
     keys = () if options.api_key_file is None else read_keys(options.api_key_file)
     if options.public and not keys:
         raise UsageError("--public without --api-key-file would let anybody use the model; give keys")
-    if not (options.sessions_size > 0 and options.sessions_days > 0):
-        raise UsageError("--sessions-size and --sessions-days are above 0")
+    if not 0 <= options.drain < math.inf:
+        raise UsageError(f"--drain is {options.drain}; it is a number of seconds, 0 or more")
     model = open_model(options)
     opened: Served | None = None
     store: SQLiteSessions | None = None
@@ -89,17 +86,29 @@ def main(argv: list[str]) -> int:
 
 
 def _store(options: argparse.Namespace, model: LocalModel | MemoryModel) -> SQLiteSessions | None:
-    """Where memories are kept; None for a model without one. Raises UsageError for a file that nothing goes to, and for
-    a size that no memory goes into."""
+    """Where memories are kept; None for a model without one. Raises UsageError for options of such a model, for a file
+    that nothing goes to, and for a size that no memory goes into."""
     from riallm.engine.memory_model import MemoryModel
     from riallm.engine.sqlite_sessions import SQLiteSessions
 
     if not isinstance(model, MemoryModel):
-        if options.sessions is not None:
-            raise UsageError(f"--sessions: {model.name} keeps no memory of conversations; leave it out")
+        for name in ("sessions", "sessions_size", "sessions_days"):
+            if getattr(options, name) is not None:
+                option = f"--{name.replace('_', '-')}"
+                raise UsageError(f"{option}: {model.name} keeps no memory of conversations; leave it out")
         return None
-    size, seconds = int(options.sessions_size * 2**20), options.sessions_days * 86400
-    least = len(model.engine.new.result().to_bytes())
+    mebibytes = 1024.0 if options.sessions_size is None else options.sessions_size
+    days = 30.0 if options.sessions_days is None else options.sessions_days
+    if not 0 < mebibytes < math.inf:
+        raise UsageError(f"--sessions-size is {mebibytes}; it is a number of MiB above 0")
+    if not days > 0:
+        raise UsageError(f"--sessions-days is {days}; it is above 0")
+    file: Path | None = options.sessions
+    if file is not None and file.is_dir():
+        raise UsageError(f"--sessions {file}: it is a folder; give a file in it")
+    if file is not None and not file.parent.is_dir():
+        raise UsageError(f"--sessions {file}: there is no folder {file.parent} for it; make it first")
+    size, least = int(mebibytes * 2**20), len(model.engine.new.result().to_bytes())
     if size < least:
         raise UsageError(f"--sessions-size is {size} bytes; one memory of {model.name} takes {least}. Give more")
-    return SQLiteSessions(options.sessions, max_bytes=size, max_seconds=seconds)
+    return SQLiteSessions(file, max_bytes=size, max_seconds=days * 86400)

@@ -13,6 +13,9 @@ from riallm.serve.grammar import Grammars
 from riallm.serve.served import File, Prompt, Served, ServeOptions
 from riallm.serve.wire import Drawing, FileText, ResponseFormat
 
+_PROMPTS = {"/v1/chat/completions": "messages", "/v1/responses": "input"}
+"""What an endpoint calls its prompt, where that is not "prompt"."""
+
 
 class House:
     """The models of one server, and what is made of them once."""
@@ -52,13 +55,15 @@ class Room:
     def max_tokens(self, prompt: Prompt, asked: int | None) -> int:
         """As many as were asked for, and as the context has room for. Raises ApiError when it has none."""
         context = self.served.engine.context
-        room = context - len(prompt.ids) - (prompt.whole is not None)
+        end = int(prompt.whole is not None)  # it is written with the answer
+        room = context - len(prompt.ids) - end
         if room < 0 or (room < 1 and asked != 0):
             raise ApiError(
                 400,
                 f"This model's maximum context length is {context} tokens. However, your prompt has "
-                f"{len(prompt.ids)} tokens. Please reduce the length of the prompt.",
-                param="messages" if self.tally.endpoint == "/v1/chat/completions" else "prompt",
+                f"{len(prompt.ids)} tokens, and the answer takes {end + (asked != 0)} at least. Please reduce the "
+                "length of the prompt.",
+                param=_PROMPTS.get(self.tally.endpoint, "prompt"),
                 code="context_length_exceeded",
             )
         return room if asked is None else min(asked, room)

@@ -49,7 +49,7 @@ async def _known(
 
     def work() -> _T:
         error = UnknownSession("no model here keeps any")
-        with told_to_clients(response, conversation):
+        with told_to_clients(response, conversation, previous=False):
             for served in house.models.values():
                 if served.memories is not None:
                     try:

@@ -75,16 +75,19 @@ class Remembering:
 
 
 @contextmanager
-def told_to_clients(response: str | None, conversation: str | None) -> Iterator[None]:
-    """What the store refuses, in the words of the API."""
+def told_to_clients(response: str | None, conversation: str | None, *, previous: bool = True) -> Iterator[None]:
+    """What the store refuses, in the words of the API. previous: the response is one that a request goes on from."""
     try:
         yield
     except UnknownSession as error:
         if conversation is not None:
             message = f"Conversation with id '{conversation[:100]}' not found: {error}."
             raise ApiError(404, message, param="conversation", code="conversation_not_found") from None
-        message = f"Previous response with id '{(response or '')[:100]}' not found: {error}."
-        raise ApiError(404, message, param="previous_response_id", code="previous_response_not_found") from None
+        message = f"with id '{(response or '')[:100]}' not found: {error}."
+        if not previous:
+            raise ApiError(404, f"Response {message}", param="response_id", code="response_not_found") from None
+        message, code = f"Previous response {message}", "previous_response_not_found"
+        raise ApiError(404, message, param="previous_response_id", code=code) from None
     except Lost as error:
         # Clients ask again by themselves where the server failed, and then nobody would hear of it.
         headers = {"x-should-retry": "false"}

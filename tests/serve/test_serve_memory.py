@@ -227,7 +227,7 @@ USER = {"role": "user", "content": "one"}
             "chat/completions",
             {"messages": [{"role": "user", "content": "x" * 900}]},
             400,
-            "maximum context length is 64",
+            "length is 64 tokens. However, your prompt has 903 tokens, and the answer takes 2 at least. Please reduce",
         ),
         (
             "chat/completions",
@@ -258,6 +258,15 @@ def test_what_cannot_be_is_refused_and_nothing_is_written(
     assert found == status and words in told["error"]["message"], told
     assert len(refusing.watch.written) == before
     assert respond(refusing, "one", store=False).output_text == refusing_says(refusing)
+
+
+def test_what_is_too_long_is_named_as_it_was_sent(refusing: Remembering) -> None:
+    for path, name, body in (
+        ("responses", "input", {"input": "x" * 900}),
+        ("chat/completions", "messages", {"messages": [{"role": "user", "content": "x" * 900}]}),
+    ):
+        found, told = refusing.post(f"/v1/{path}", body)
+        assert (found, told["error"]["param"], told["error"]["code"]) == (400, name, "context_length_exceeded")
 
 
 @pytest.fixture(scope="module")
@@ -340,8 +349,9 @@ def test_a_response_can_be_deleted(told: Remembering) -> None:
     told.client.responses.delete(id)
     with pytest.raises(NotFoundError):
         respond(told, "two", previous_response_id=id)
-    with pytest.raises(NotFoundError):
+    with pytest.raises(NotFoundError, match=f"Response with id '{id}' not found") as caught:
         told.client.responses.delete(id)
+    assert (caught.value.code, caught.value.param) == ("response_not_found", "response_id")
 
 
 def test_what_is_being_answered_is_locked(told: Remembering) -> None:
