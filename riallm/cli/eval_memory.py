@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 DESCRIPTION = (
     "What a model with a memory remembers of a conversation: facts told, changed and asked back among others, by the "
-    "number of interactions between. The same questions with a new memory, with another conversation's, and with none "
-    "are the controls. Conversations of --turns interactions, and of two and four times as many."
+    "number of interactions between. The same questions with a new memory (reset), with another conversation's (swap), "
+    "and with none (unread) are the controls. Conversations of --turns interactions, and of two and four times as many."
 )
 LENGTHS = (1, 2, 4)
 """Conversations that are asked in, as multiples of --turns."""
@@ -30,6 +30,16 @@ TESTED = 1_000_000
 """Added to the seed, so that no conversation of the `train` split is one that was trained on."""
 SHOWN = (1, 2, 4, 8, 16, 32)
 """Distances that the table shows; JSON and picture have all."""
+LEGEND = """\
+reset: a new memory
+swap: another conversation's, with which the donor's value is what was told there
+unread: no look at any memory
+exact: the answer has the value, right to the last character
+never told: the answer says so
+nats: of the tokens of the right value; fewer are better
+distance: interactions since it was told
+facts told: so many could be asked for
+"""
 
 
 def add(tasks: Any) -> None:
@@ -37,7 +47,13 @@ def add(tasks: Any) -> None:
     parser = tasks.add_parser("memory", help="what is remembered of a conversation", description=DESCRIPTION)
     option = parser.add_argument
     option("--model", default="rxt-nano", metavar="NAME|DIR", help="a model with a memory (default: rxt-nano)")
-    option("--questions", type=int, default=1000, metavar="N", help="for facts, at each length (default 1000)")
+    option(
+        "--questions",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="for facts, at each length, or a few more (default 1000)",
+    )
     option(
         "--split",
         choices=("test", "unseen", "train"),
@@ -63,6 +79,10 @@ def run(options: argparse.Namespace) -> int:
 
     if options.questions < 1 or options.turns < 2:
         raise UsageError(f"--questions is {options.questions} and --turns {options.turns}; at least 1, and at least 2")
+    if options.seed < 0:
+        raise UsageError(f"--seed is {options.seed}; it is at least 0, so that none was trained on")
+    if options.plot and options.plot.is_dir():
+        raise UsageError(f"--plot {options.plot}: it is a folder; give a file in it")
     if options.plot and not options.plot.parent.is_dir():
         raise UsageError(f"--plot {options.plot}: there is no folder {options.plot.parent}; make it first")
     talker, name = _talker(options)
@@ -167,11 +187,12 @@ def _show(tables: dict[str, Any], options: argparse.Namespace) -> None:
             if distance in memory["by_distance"]:
                 details.add_row(f"distance {distance}", *_cells(memory["by_distance"][distance]))
         for live, each in memory["by_live"].items():
-            details.add_row(f"{live} facts", *_cells(each))
+            details.add_row(f"facts told: {live}", *_cells(each))
         details.add_row("after a change", *_cells(memory["retold"]))
         details.add_row("after a change, the old value", *_cells(memory["retold_stale"]))
         details.add_row("never told, and says so", *_cells(memory.get("untold")))
         console.print(details)
+    sys.stdout.write(LEGEND)
 
 
 def _cells(each: dict[str, Any] | None) -> tuple[str, str, str]:

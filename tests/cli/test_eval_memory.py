@@ -42,7 +42,9 @@ def test_tables_for_people_and_one_object_for_programs(
     shown, told = asked(tiny, capsys, "--plot", str(picture))
     for turns in (3, 6, 12):
         assert f"conversations of {turns} interactions" in shown
-    assert "unread" in shown and "after a change" in shown and "nats" in shown
+    assert "unread" in shown and "after a change" in shown and "nats" in shown and "facts told: 1" in shown
+    for each in ("reset", "swap", "unread", "exact", "never told", "nats", "distance", "facts told"):
+        assert f"\n{each}: " in shown, "what the words of the tables mean"
     assert (told["task"], told["model"], told["split"], told["turns"]) == ("memory", "tiny", "test", 3)
     for length in ("1x", "2x", "4x"):
         assert told[length]["questions"] >= 5
@@ -91,6 +93,8 @@ def test_what_cannot_be_asked_is_refused(tiny: Path, tmp_path: Path, capsys: pyt
         (("--model", str(tiny), "--questions", "0"), "--questions is 0"),
         (("--model", str(tiny), "--turns", "1"), "--turns 1"),
         (("--model", str(tiny), "--plot", str(tmp_path / "none" / "recall.svg")), "there is no folder"),
+        (("--model", str(tiny), "--plot", str(tmp_path)), "it is a folder; give a file in it"),
+        (("--model", str(tiny), "--seed", "-1"), "--seed is -1"),
         (("--model", str(tiny), "--device", "nowhere"), "--device nowhere"),
     ):
         assert main(["eval", "memory", *words]) == 2
