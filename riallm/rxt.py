@@ -83,9 +83,11 @@ class RxTBeta:
         The memory stays as it is."""
 
     def to(self, device: torch.device | str) -> Self:
-        """Model and memory on another device."""
+        """Model and memory on another device. Raises UsageError for one that cannot be used here."""
+        from riallm.engine.auto import device_named
+
         state = self.session.state
-        self.model.to(device)
+        self.model.to(device_named(str(device)))
         self.session.load(state)
         return self
 
@@ -213,7 +215,7 @@ class RxTBeta:
         rows = self._prompts(input_ids, attention_mask, thinking_mode, use_self_attn_cache)
         if len(rows) != 1:
             raise UsageError(f"{len(rows)} queries; interact answers one. Use set_batch_mode and batch_interact")
-        told = _told(temperature, top_k, top_p, max_seq_len, seed)
+        told = _told(temperature, top_k, top_p, self._room(max_seq_len), seed)
         reply = self.session.ask(rows[0], **told)
         self._streams.clear()
         return _behind(reply, self.session, UPDATE_BEGINS, UPDATE_DONE)
@@ -234,7 +236,7 @@ class RxTBeta:
         """As `interact`, for a query of each conversation (B, T): vectors (B,), in which a row that is over has the pad
         token, and in the end one of -1 and one of -2. Row r draws by `seed` + r."""
         rows = self._prompts(input_ids, attention_mask, thinking_mode, use_self_attn_cache)
-        told = _told(temperature, top_k, top_p, max_seq_len, seed)
+        told = _told(temperature, top_k, top_p, self._room(max_seq_len), seed)
         steps = self._steps(rows, told)
         return (
             input_ids.new_tensor([self._markers.pad if token is None else token for token in step]) for step in steps
@@ -257,7 +259,7 @@ class RxTBeta:
         mask (B, T). With queries: whole interactions, as they were written."""
         rows = self._prompts(input_ids, attention_mask, thinking_mode, True)
         made = [list(row) if return_interactions_with_queries else [] for row in rows]
-        for step in self._steps(rows, _told(temperature, top_k, top_p, max_seq_len, seed)):
+        for step in self._steps(rows, _told(temperature, top_k, top_p, self._room(max_seq_len), seed)):
             for row, token in zip(made, step, strict=True):
                 if token is not None and token not in NOTES:
                     row.append(token)
@@ -295,16 +297,19 @@ class RxTBeta:
             return stream.finish() + (NOTES[token] if show else "")
         return stream.push(token)
 
+    def _room(self, max_seq_len: int | None) -> int:
+        """Tokens of query and answer together."""
+        limit = self.model.config.max_interaction
+        if max_seq_len is not None and not 0 < max_seq_len <= limit:
+            raise UsageError(f"max_seq_len is {max_seq_len}; this model takes 1 to {limit}, query and answer together")
+        return limit if max_seq_len is None else max_seq_len
+
     def _padded(self, rows: Sequence[Sequence[int]], max_seq_len: int | None, device: torch.device | str) -> Tokens:
         import torch
 
-        limit, longest = self.model.config.max_interaction, max(map(len, rows), default=0)
-        if max_seq_len is not None and not 0 < max_seq_len <= limit:
-            raise UsageError(f"max_seq_len is {max_seq_len}; this model takes 1 to {limit}, query and answer together")
-        if not 0 < longest <= (max_seq_len or limit):
-            raise UsageError(
-                f"{longest} tokens; there is room for 1 to {max_seq_len or limit}, query and answer together"
-            )
+        room, longest = self._room(max_seq_len), max(map(len, rows), default=0)
+        if not 0 < longest <= room:
+            raise UsageError(f"{longest} tokens; there is room for 1 to {room}, query and answer together")
         ids = [[*row, *[self._markers.pad] * (longest - len(row))] for row in rows]
         mask = [[1] * len(row) + [0] * (longest - len(row)) for row in rows]
         return {
@@ -331,7 +336,7 @@ def _rows(input_ids: Tensor, attention_mask: Tensor) -> list[list[int]]:
 
 
 def _told(
-    temperature: float, top_k: int | None, top_p: float | None, max_seq_len: int | None, seed: int | None
+    temperature: float, top_k: int | None, top_p: float | None, max_seq_len: int, seed: int | None
 ) -> dict[str, Any]:
     """As a session is asked."""
     return {

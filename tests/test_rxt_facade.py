@@ -267,14 +267,18 @@ def test_what_cannot_be_is_refused_and_changes_nothing(model: RxTBeta) -> None:
     with pytest.raises(UsageError, match="there is room for 1 to 4"):
         model.tokenize_full_interaction("Hello?", "World", max_seq_len=4)
     for call in (lambda: model.tokenize_query("a", 65), lambda: model.interact(**query, max_seq_len=65)):
-        with pytest.raises(UsageError, match="takes 1 to 64, query and answer together"):
+        with pytest.raises(UsageError, match="max_seq_len is 65; this model takes 1 to 64, query and answer together"):
             call()
+    with pytest.raises(UsageError, match="device 'nowhere' cannot be used here"):
+        model.to("nowhere")
     for options, message in (
         ({"thinking_mode": "auto"}, "there are fast, extended"),
         ({"use_self_attn_cache": False}, "always on"),
         ({"temperature": -1.0}, "temperature is -1.0"),
         ({"top_k": -1}, "top_k is -1; it is at least 0"),
         ({"top_p": 0.0}, "top_p is 0.0; it is above 0"),
+        ({"seed": -1}, "seed is -1; it is at least 0"),
+        ({"max_seq_len": 0}, "max_seq_len is 0; this model takes 1 to 64"),
         ({"max_seq_len": 3}, "leaves no room"),
     ):
         with pytest.raises(UsageError, match=message):
