@@ -103,5 +103,8 @@ def show(rows: list[dict[str, Any]]) -> None:
             *("-" if row["weight_bytes"][kind] is None else size(row["weight_bytes"][kind]) for kind in FORMATS),
             size(row["kv_bytes_per_token"] * row["context"] + row["memory_bytes"]),
         )
-    Console().print(table)
+    console = Console()
+    whole = console.measure(table, options=console.options.update(width=1000)).maximum
+    console.width = max(console.width, whole)  # a longer line can be read, half a number cannot
+    console.print(table)
     sys.stdout.write("No weights of these ship: the sizes were counted by building them without memory.\n")

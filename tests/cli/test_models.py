@@ -40,6 +40,15 @@ def test_the_table_is_for_people(capsys: pytest.CaptureFixture[str], monkeypatch
     assert "506 MiB" in out and "14 MiB" in out and " - " in out
 
 
+def test_no_number_is_cut_where_lines_are_short(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    assert main(["models", "rxt-beta-micro", "ruvltra-medium-as-written"]) == 0
+    out = capsys.readouterr().out
+    assert "…" not in out and "506 MiB" in out and "GFLOP/token" in out
+
+
 def test_an_unknown_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "gpt"]) == 2
     assert "no model 'gpt'; there are ria-1b" in capsys.readouterr().err
