@@ -24,6 +24,7 @@ from riallm.engine.inspection import changed, looked
 from riallm.engine.memory_model import MemoryModel
 from riallm.models.load import TOKENIZER, load_rxt
 from riallm.nn.memory_state import MemoryState, load_memory
+from riallm.testing.tiny import write_tiny
 from riallm.testing.tiny_rxt import write_tiny_rxt
 from riallm.tokenizer import saved
 
@@ -173,23 +174,26 @@ def test_ctrl_c_stops_an_answer_and_not_the_program(tmp_path: Path) -> None:
     assert load_memory(file).version == 1
 
 
-def test_at_a_terminal_it_says_what_it_is_and_leaves_the_line(folder: Path) -> None:
-    pid, terminal = pty.fork()
-    if pid == 0:  # the other process, in the terminal
-        os.execv(sys.executable, [*CHAT, "--model", str(folder), *GREEDY])
+def at_a_terminal(folder: Path) -> str:
+    """What is shown until the first prompt, and when Ctrl-D is pressed there."""
+    ours, its = pty.openpty()
     said = b""
-    try:
+    with subprocess.Popen([*CHAT, "--model", str(folder)], stdin=its, stdout=its, stderr=its) as process:
+        os.close(its)
         while not said.endswith(b"> "):
-            said += os.read(terminal, 4096)
-        os.write(terminal, b"\x04")
+            said += os.read(ours, 4096)
+        os.write(ours, b"\x04")
         with suppress(OSError):  # Linux tells the end of a terminal so
-            while piece := os.read(terminal, 4096):
+            while piece := os.read(ours, 4096):
                 said += piece
-    finally:
-        os.close(terminal)
-        _, status = os.waitpid(pid, 0)
-    assert status == 0
-    first, rest = said.decode().split("; ")
+    os.close(ours)
+    assert process.returncode == 0
+    return said.decode()
+
+
+def test_at_a_terminal_it_says_what_it_is_and_leaves_the_line(folder: Path, tmp_path: Path) -> None:
+    assert at_a_terminal(write_tiny(tmp_path / "ria", context=64)).endswith("\r\n> \r\n")
+    first, rest = at_a_terminal(folder).split("; ")
     assert first == "[tiny remembers what is said in 6 slots"
     assert rest == "query and answer together have at most 64 tokens. :help tells more, :quit ends]\r\n> \r\n"
 
