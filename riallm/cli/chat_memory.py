@@ -103,9 +103,11 @@ class Talk:
             max_length=self._model.context,
             seed=options.seed,
         )
-        stream, stopped, token = StreamDecoder(tokenizer, specials=False), False, -1
+        stream, stopped = StreamDecoder(tokenizer, specials=False), False
+        said: list[int] = []
         try:
             for token in reply:
+                said.append(token)
                 sys.stdout.write(stream.push(token))
                 sys.stdout.flush()
         except KeyboardInterrupt:
@@ -116,9 +118,9 @@ class Talk:
         sys.stdout.flush()
         if stopped:
             _note("[stopped; what there is of the answer is remembered]")
-        elif token not in self.session.ends:
-            most = f"an answer has at most {options.max_tokens} tokens, query and answer together {self._model.context}"
-            _note(f"[cut off: {most}]")
+        elif said[-1] not in self.session.ends:
+            room = f"query and answer together have at most {self._model.context} tokens"
+            _note(f"[cut off: {f'--max-tokens is {len(said)}' if len(said) == options.max_tokens else room}]")
         self._updated(before)
 
     def _updated(self, before: MemoryState) -> None:
@@ -159,7 +161,7 @@ class Talk:
         try:
             found = load_memory(_file(rest))
         except CheckpointError as error:
-            raise UsageError(f"{error}: the conversation is as it was. :load takes a file that :save wrote") from None
+            raise UsageError(f"{error}. The conversation is as it was; :load takes a file that :save wrote") from None
         self.session.load(found)
         _note(f"[going on from version {self.session.version}]")
 

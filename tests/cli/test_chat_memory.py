@@ -118,9 +118,9 @@ def test_what_is_wrong_is_told_and_nothing_is_lost(talked: Talked, folder: Path,
         ":nothing": "no word :nothing; there are :save",
         ":save": ":save takes one FILE, got nothing",
         ":forget it": ":forget takes nothing, got 'it'",
-        f":load {tmp_path / 'nowhere'}": "nowhere': the conversation is as it was. :load takes a file that :save wrote",
+        f":load {tmp_path / 'nowhere'}": "nowhere'. The conversation is as it was; :load takes a file that :save wrote",
         f":load {folder / TOKENIZER}": "json cannot be read as a memory: ",
-        f":load {tmp_path / 'cut'}": ": the conversation is as it was. :load takes a file that :save wrote",
+        f":load {tmp_path / 'cut'}": ". The conversation is as it was; :load takes a file that :save wrote",
         f":load {tmp_path / 'other'}": "a memory of shape (3, 1, 6, 32)",
         f":load {tmp_path / 'foreign'}": "was written by the model that",
         f":load {tmp_path / 'double'}": "the memory's numbers are torch.float64",
@@ -199,8 +199,9 @@ def test_at_a_terminal_it_says_what_it_is_and_leaves_the_line(folder: Path, tmp_
 
 
 def test_an_answer_without_an_end_is_told(talked: Talked, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told = "[cut off: an answer has at most 8 tokens, query and answer together 64]\n"
-    assert talked(folder, "one").err.startswith(told)
+    assert talked(folder, "one").err.startswith("[cut off: --max-tokens is 8]\n")
+    full = talked(folder, "one", more=("--temperature", "0"))
+    assert full.err.startswith("[cut off: query and answer together have at most 64 tokens]\n")
     every = range(load_rxt(folder).config.vocab_size)
     monkeypatch.setattr(MemoryModel, "session", lambda self: Session(self.model, ends=every))
     ended = talked(folder, "one")
