@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -32,8 +33,37 @@ def usage() -> str:
     return f"usage: riallm COMMAND [OPTIONS]\n\n{rows}\n\nriallm COMMAND --help tells a command's options.\n"
 
 
+UNREAD = 141
+"""The exit code where nobody reads what is written any more (`riallm ... | head`), as a shell counts it."""
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one command; the return value is the exit code."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed by who started us, as `<&-` does
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  for the whole run
+    try:
+        try:
+            return _run(argv)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        if not _is_unread():
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains as it ends
+        return UNREAD
+
+
+def _is_unread() -> bool:
+    """Whether standard output is a pipe that nobody reads."""
+    import select
+
+    poll = select.poll()
+    poll.register(sys.stdout, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def _run(argv: list[str] | None) -> int:
     args = sys.argv[1:] if argv is None else argv
     if not args or args[0] in ("-h", "--help", "help"):
         sys.stdout.write(usage())

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ast
 import json
+import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 
@@ -46,6 +49,23 @@ def test_an_unknown_command_is_named_beside_the_known_ones() -> None:
 
 def test_version() -> None:
     assert riallm("--version").stdout == f"riallm {__version__}\n"
+
+
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_a_reader_who_goes_away_is_no_error(option: str) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, "-m", "riallm", option], cwd=ROOT, stdout=write, stderr=PIPE, timeout=60)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+@pytest.mark.parametrize(("words", "code"), [("--version >&-", 0), ("mend 2>&-", 2)])
+def test_a_closed_stream_is_no_error(words: str, code: int) -> None:
+    line = f"{shlex.quote(sys.executable)} -m riallm {words}"
+    done = subprocess.run(["sh", "-c", line], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("name", COMMANDS)
