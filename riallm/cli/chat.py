@@ -33,7 +33,11 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--prompt", metavar="TEXT", help="ask this and end")
     made.add_argument("--raw", action="store_true", help="go on with the text itself, without a chat template")
     made.add_argument("--max-tokens", type=int, default=256, metavar="N", help="of an answer (default: 256)")
-    made.add_argument("--temperature", type=float, default=0.7, help="0: the likeliest token each time (default: 0.7)")
+    made.add_argument(
+        "--temperature",
+        type=float,
+        help="0: the likeliest token each time (default: 0.7; with a memory of slots 0, as its recall is measured)",
+    )
     made.add_argument("--top-p", type=float, default=0.95, help="(default: 0.95)")
     made.add_argument("--seed", type=int, help="the same seed gives the same answer")
     made.add_argument("--json", action="store_true", help="with --prompt: print one JSON object")
@@ -52,6 +56,8 @@ def main(argv: list[str]) -> int:
     model = open_model(options)
     try:
         with_prompts = served(model)
+        if options.temperature is None:
+            options.temperature = 0.7 if with_prompts.memories is None else 0.0
         _sampling(options)  # what cannot be is told before anybody asks
         if with_prompts.memories is not None and options.raw:
             raise UsageError(f"--raw: {model.name} answers queries and does not go on with text; leave it out")

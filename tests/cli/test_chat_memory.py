@@ -63,6 +63,11 @@ def talked(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
     return talked
 
 
+def test_by_itself_it_takes_the_likeliest_token(folder: Path, talked: Talked) -> None:
+    alone, greedy = (talked(folder, "a", "b", more=(*more, "--max-tokens", "8")) for more in ((), GREEDY[:2]))
+    assert alone.out == greedy.out
+
+
 def test_a_turn_is_answered_and_then_remembered(talked: Talked, folder: Path, tmp_path: Path) -> None:
     file = tmp_path / "memory"
     first = talked(folder, "one", "two", f":save {file}", "three", ":quit", "no more")
