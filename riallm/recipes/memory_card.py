@@ -106,7 +106,10 @@ def _table(found: Record) -> str:
     controls = [f"{name} {percent(usual[name]['exact'])}" for name in ("reset", "swap", "unread")]
     add("all", memory["exact"], ", ".join(controls))
     for distance in ("1", "2", "4", "8"):
-        add(f"{distance} interactions after it was told", memory["by_distance"].get(distance))
+        add(
+            f"{distance} interaction{'' if distance == '1' else 's'} after it was told",
+            memory["by_distance"].get(distance),
+        )
     if memory["retold"]["num"]:
         stale = f"the old value {percent(memory['retold_stale'])}"
         add("after the value was changed", memory["retold"], stale)
