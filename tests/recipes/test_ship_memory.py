@@ -76,7 +76,7 @@ def test_a_card_leaves_out_what_was_not_asked(trained: Path, tmp_path: Path) -> 
     record.write_text(json.dumps(few))
     ship(trained, tmp_path / "few", [record])
     card = (tmp_path / "few" / "README.md").read_text()
-    assert "1 interactions after it was told" in card and "24 interactions" in card
+    assert "1 interaction after it was told" in card and "24 interactions" in card
     for missing in ("never told", "was changed", "that one's value"):
         assert missing not in card
 
