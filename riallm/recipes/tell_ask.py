@@ -15,7 +15,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -24,6 +24,7 @@ from riallm.core.errors import RiallmError, UsageError
 from riallm.core.files import atomic_write
 from riallm.core.workers import worker_begins
 from riallm.data.tell_ask import TellAskConfig
+from riallm.eval.probes.counted import Reader
 from riallm.eval.probes.recall import ask, ask_reader, batch, table
 from riallm.models.episodes import Episodes
 from riallm.models.rxt import RxT, RxTConfig
@@ -44,6 +45,7 @@ LENGTHS = (1, 2, 4)
 TESTED = 1_000_000
 """Added to the seed of conversations that are asked in."""
 
+Reads = Literal["memory"] | Reader
 Result = dict[str, Any]
 """What `measured` writes down: the trial, and for each of LENGTHS the table of `recall.table`."""
 
@@ -67,8 +69,9 @@ class Phase:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
     """One model and its questions. It is trained in two stages: `joint` steps in which the decoder has the encoder's
-    output of earlier interactions in the memory's place, then `steps` with the memory. history: the decoder re-reads
-    the conversation instead, for as many steps. window: `MemoryAware.window`."""
+    output of earlier interactions in the memory's place, then `steps` with the memory. reads: what the decoder has of
+    the conversation in the end; a ceiling has all of it (`recall.ask_reader`), history from the first step on. window:
+    `MemoryAware.window`."""
 
     model: RxTConfig
     task: TellAskConfig
@@ -78,7 +81,7 @@ class Trial:
     phases: tuple[Phase, ...]
     rows: int = 64
     window: int | None = None
-    history: bool = False
+    reads: Reads = "memory"
     lr: float = 0.001
     seed: int = 0
 
@@ -176,7 +179,8 @@ def memory_of(trial: Trial, **changes: Any) -> Trial:
 
 VARIANTS: dict[str, Callable[[Trial], Trial]] = {
     "ours": lambda trial: trial,
-    "history": lambda trial: replace(trial, history=True),
+    "encodings": lambda trial: replace(trial, reads="encodings"),
+    "history": lambda trial: replace(trial, reads="history"),
     "window 1": lambda trial: replace(trial, window=1),
     "window 2": lambda trial: replace(trial, window=2),
     "window 4": lambda trial: replace(trial, window=4),
@@ -229,12 +233,14 @@ def train(trial: Trial, folder: Path, on_step: Callable[[Step], None]) -> tuple[
 
     first = settings(trial.joint, Schedule(kind="wsd", warmup=0.1, decay=0.0))
     second = settings(trial.steps, Schedule(kind="cosine", warmup=0.02, final=0.05))
-    objectives: Sequence[Objective[Episodes]] = (FullHistory(), FullHistory())
-    if not trial.history:
-        objectives = (Overheard(), MemoryAware(window=trial.window))
+    objectives: dict[Reads, tuple[Objective[Episodes], Objective[Episodes]]] = {
+        "memory": (Overheard(), MemoryAware(window=trial.window)),
+        "encodings": (Overheard(), Overheard()),
+        "history": (FullHistory(), FullHistory()),
+    }
     seconds = 0.0
     for stage, (config, phases, objective) in enumerate(
-        zip((first, second), (trial.joint_phases, trial.phases), objectives, strict=True)
+        zip((first, second), (trial.joint_phases, trial.phases), objectives[trial.reads], strict=True)
     ):
         batches = source(trial, config.max_steps, phases, stage=stage)
         run = Run(trained, batches, objective, config, folder / ("joint", "memory")[stage], on_step=on_step)
@@ -256,7 +262,10 @@ def measured(trial: Trial, folder: Path, *, questions: int, on_step: Callable[[S
     told: Result = {"trial": wanted, "asked": questions, "seconds": seconds}
     for factor in LENGTHS:
         task = replace(trial.task, num_turns=factor * trial.task.num_turns, seed=TESTED + trial.seed)
-        asked = (ask_reader if trial.history else ask)(trained, task, num=questions)
+        if trial.reads == "memory":
+            asked = ask(trained, task, num=questions)
+        else:
+            asked = ask_reader(trained, task, num=questions, reader=trial.reads)
         told[f"{factor}x"] = table(asked, num_values=task.num_values)
     atomic_write(path, json.dumps(told).encode())
     return told
@@ -281,7 +290,7 @@ def line(variant: str, results: Sequence[Result]) -> str:
                 found.append(value["value"])
         return f"{100 * fmean(found):5.1f}" if found else "    -"
 
-    main = "history" if "history" in results[0]["1x"] else "memory"
+    main = results[0]["trial"]["reads"]
     near, far = (average("1x", main, "by_distance", distance) for distance in ("1", "8"))
     controls = " ".join(average("1x", name, "exact") for name in ("reset", "swap", "unread"))
     return (
@@ -302,7 +311,7 @@ ROWS = {
     "in conversations twice as long": ("2x", None, "exact"),
     "four times": ("4x", None, "exact"),
 }
-"""Where each share stands in a result; None: with the memory, or the history."""
+"""Where each share stands in a result; None: what `Trial.reads` names."""
 
 
 def details(variant: str, results: Sequence[Result]) -> str:
@@ -310,7 +319,7 @@ def details(variant: str, results: Sequence[Result]) -> str:
     lines = [
         f"{variant}: exact answers in %, mean over seeds, and each seed with its interval of 95 % and its questions"
     ]
-    main = "history" if "history" in results[0]["1x"] else "memory"
+    main = results[0]["trial"]["reads"]
     for row, path in ROWS.items():
         shares = []
         for result in results:
@@ -349,7 +358,7 @@ def draw(results: Mapping[str, Sequence[Result]], path: Path) -> None:
             axis.plot([place] * len(by[place]), by[place], ".", color=drawn[0].get_color(), markersize=3)
 
     for name, these in results.items():
-        curve(name, "history" if "history" in these[0]["1x"] else "memory", these, "-")
+        curve(name, these[0]["trial"]["reads"], these, "-")
     first = next(iter(results.values()))
     for condition in ("reset", "swap", "unread"):
         if condition in first[0]["1x"]:

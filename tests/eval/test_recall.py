@@ -88,6 +88,10 @@ def test_the_controls_see_what_their_names_say(rxt: RxT) -> None:
     none, some = nats(blind), nats(rxt)
     for name in CONDITIONS:
         assert none[name] == pytest.approx(none["unread"], abs=1e-5)
+    encodings = [each.nats for each in ask_reader(blind, TASK, num=40, rows=8, reader="encodings")]
+    assert encodings == pytest.approx(none["unread"], abs=1e-5)
+    encodings = [each.nats for each in ask_reader(rxt, TASK, num=40, rows=8, reader="encodings")]
+    assert encodings != pytest.approx(some["unread"], abs=1e-5)
     assert some["unread"] == pytest.approx(none["unread"], abs=1e-5)
     for one, other in (("memory", "reset"), ("memory", "swap"), ("swap", "reset")):
         assert some[one] != pytest.approx(some[other], abs=1e-4)

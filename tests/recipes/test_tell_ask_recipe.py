@@ -31,8 +31,14 @@ def test_a_trial_is_trained_and_asked_once(tmp_path: Path) -> None:
     for other, questions in ((short(seed=1), 20), (short(), 30)):
         with pytest.raises(UsageError, match="holds another trial or other questions"):
             measured(other, tmp_path / "a", questions=questions)
-    read = measured(VARIANTS["history"](short()), tmp_path / "b", questions=20)
-    assert "history" in read["1x"] and "memory" not in read["1x"]
+
+
+@pytest.mark.parametrize("reader", ["history", "encodings"])
+def test_a_ceiling_is_asked_as_it_is_trained(reader: str, tmp_path: Path) -> None:
+    read = measured(VARIANTS[reader](short()), tmp_path, questions=20)
+    assert list(read["1x"]) == ["questions", reader] and "retold" in read["1x"][reader]
+    assert line(reader, [read]).startswith(f"{reader} ") and len(details(reader, [read]).splitlines()) > 4
+    draw({reader: [read]}, tmp_path / "recall.svg")
 
 
 def test_all_variants_are_models_of_their_own() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from riallm.core.errors import UsageError
 from riallm.eval.stats import grouped_mean, grouped_share
@@ -19,6 +19,9 @@ _T = TypeVar("_T")
 CONDITIONS = ("memory", "reset", "swap", "unread")
 """With the conversation's memory, and the controls on the same weights: the memory of a new conversation, that of
 another conversation at the same place, and a decoder that looks at none."""
+
+Reader = Literal["history", "encodings"]
+"""Conditions of a model that keeps the whole conversation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +76,7 @@ def table(asked: Sequence[Asked], *, num_values: int | None = None) -> dict[str,
             found[condition]["information"] = asdict(grouped_mean([[1.0 - n / whole for n in each] for each in nats]))
         if len(every) > len(these):
             found[condition]["untold"] = told([each for each in every if not each.told], lambda each: each.none)
-        if condition in ("memory", "history"):
+        if condition not in CONDITIONS[1:]:
             found[condition]["by_live"] = _by(these, lambda each: each.live)
             retold = [each for each in these if each.retold]
             found[condition]["retold"] = told(retold, lambda each: each.right)

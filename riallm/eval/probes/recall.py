@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from riallm.data.tell_ask import NONE, TellAskConfig, Turn, conversation, interaction
-from riallm.eval.probes.counted import CONDITIONS, Asked, check, table
+from riallm.eval.probes.counted import CONDITIONS, Asked, Reader, check, table
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,12 +50,19 @@ def ask(model: RxT, config: TellAskConfig, *, num: int, rows: int = 64) -> list[
     return _asked(model, config, one, num=num, rows=rows)
 
 
-def ask_reader(model: RxT, config: TellAskConfig, *, num: int, rows: int = 64) -> list[Asked]:
-    """The same questions to a decoder that reads the whole conversation anew each time: the condition `history`."""
-    from riallm.models.episodes import reread
+def ask_reader(
+    model: RxT, config: TellAskConfig, *, num: int, rows: int = 64, reader: Reader = "history"
+) -> list[Asked]:
+    """The same questions where nothing has to fit into slots: a ceiling, under the reader's name. history: the decoder
+    reads the whole conversation anew each time, as one text. encodings: it has, in the memory's place, what the encoder
+    made of each token of the earlier interactions."""
+    from riallm.models.episodes import overheard, reread
 
     def one(data: Episodes) -> Iterator[tuple[str, Tensor]]:
-        yield "history", reread(model, data.tokens, data.mask)[0]
+        if reader == "history":
+            yield reader, reread(model, data.tokens, data.mask)[0]
+        else:
+            yield reader, overheard(model, data.tokens, data.mask, seed=data.seed)[0]
 
     return _asked(model, config, one, num=num, rows=rows)
 
