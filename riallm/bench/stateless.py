@@ -12,7 +12,6 @@ from multiprocessing import get_context
 from typing import TYPE_CHECKING
 
 from riallm.bench.gpu.speed import wait
-from riallm.bench.peak import peak, peak_from_now
 from riallm.core.workers import worker_begins
 
 if TYPE_CHECKING:
@@ -27,15 +26,15 @@ INNER = 2200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """Seconds to the first token, of the rest of the answer and of the memory's update; FLOPs of all three, None
-    where nobody counted; bytes that the conversation keeps behind the turn, and the process's peak within it."""
+    """Seconds to the first token, of the rest of the answer and of the memory's update; FLOPs of all three; bytes that
+    the conversation keeps behind the turn, and the process's peak within it. None: nobody counted."""
 
     first: float
     rest: float
     update: float
     flops: float | None
     kept: int
-    peak: int
+    peak: int | None
 
 
 def now(device: str) -> float:
@@ -87,14 +86,12 @@ class Stateless:
 
         before = self.history.shape[1]
         tokens = torch.cat((self.history, self.draw(query)), dim=1)
-        peak_from_now(self.device)
         began = now(self.device)
         said = [self._step(tokens[:, before:] if self.cached else tokens, before if self.cached else 0)]
         first = now(self.device)
         for at in range(answer - 1):
             said.append(self._step(said[-1], tokens.shape[1] + at))
         rest = now(self.device)
-        highest = peak(self.device)
         self.history = torch.cat((tokens, *said), dim=1)
         total = self.history.shape[1]
         return Turn(
@@ -103,7 +100,7 @@ class Stateless:
             update=0.0,
             flops=self.flops(before if self.cached else 0, total - 1, said=answer),
             kept=total * sum(spec.bytes_per_token for spec in self.model.state_specs()),
-            peak=highest * 1024,
+            peak=None,
         )
 
     def skip(self, num: int) -> None:

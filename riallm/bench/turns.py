@@ -8,6 +8,7 @@ a query, an answer of a fixed length, and for RxT the update of its memory, whic
 from __future__ import annotations
 
 import argparse
+import random
 import statistics
 import sys
 from collections.abc import Callable, Sequence
@@ -37,19 +38,17 @@ class Reactive:
         self.memory: MemoryState = model.start()
 
     def turn(self, query: int, answer: int, *, count: bool) -> Turn:
-        """One turn, measured. count: its FLOPs too, in a second run of the same turn, which is not measured."""
-        asked = self.draw(query)
-        before = self.memory
-        peak_from_now(self.device)
+        """One turn, measured. count: its FLOPs and the peak too, in a second run of it, which is not timed."""
+        asked, before = self.draw(query), self.memory
         first, rest, update, kept = self._run(asked, answer, before)
-        highest, after = peak(self.device), self.memory
-        flops = None
+        after, flops, highest = self.memory, None, None
         if count:
+            peak_from_now(self.device)
             with counter() as counted:
                 self._run(asked, answer, before)
-            flops = counted.get_total_flops()
+            flops, highest = counted.get_total_flops(), 1024 * peak(self.device)
             self.memory = after
-        return Turn(first=first, rest=rest, update=update, flops=flops, kept=kept, peak=highest * 1024)
+        return Turn(first=first, rest=rest, update=update, flops=flops, kept=kept, peak=highest)
 
     def _run(self, asked: Tensor, answer: int, memory: MemoryState) -> tuple[float, float, float, int]:
         import torch
@@ -152,8 +151,8 @@ def main(argv: list[str]) -> int:
 def measure(
     num: int, query: int, answer: int, layers: int, conversations: int, device: str = "cpu"
 ) -> dict[str, Figure]:
-    """All figures. At powers of two RxT's FLOPs are counted, and re-reading is measured with the history so far. Raises
-    UsageError where the device is not there."""
+    """All figures. At powers of two RxT's FLOPs are counted, its peak is watched, and re-reading is measured with the
+    history so far. Raises UsageError where the device is not there."""
     import torch
 
     if device != "cpu" and not torch.cuda.is_available():
@@ -182,14 +181,16 @@ def measure(
     ):
         talking = [Reactive(model, draw, device=device) for _ in begins]
         ours: list[list[Turn]] = [[] for _ in begins]
-        cached, anew = [], []
+        cached: list[Turn] = []
+        anew = []
+        order = random.Random(0)  # who comes first has colder caches: it shall not always be the longest conversation
         for step in range(steps):  # side by side, so that a busy moment of the machine meets all of them
-            for begin, conversation, turns in zip(begins, talking, ours, strict=True):
-                if 0 <= step - begin < num:
-                    counted = begin == 0 and step + 1 in chosen
-                    turns.append(conversation.turn(query, answer, count=counted))
-            if step < num:
-                cached.append(peer.turn(query, answer))
+            for number in order.sample(range(len(begins) + 1), len(begins) + 1):
+                if number == len(begins):
+                    cached += [peer.turn(query, answer)] if step < num else []
+                elif 0 <= step - begins[number] < num:
+                    counted = number == 0 and step + 1 in chosen
+                    ours[number].append(talking[number].turn(query, answer, count=counted))
             done(step + 1)
         for number, turn in enumerate(chosen):
             anew.append(peer.turn_anew((turn - 1) * each, query, answer))
