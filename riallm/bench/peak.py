@@ -7,6 +7,17 @@ import ctypes
 from riallm.core.device import PROC
 from riallm.core.errors import UsageError
 
+M_MMAP_THRESHOLD = -3
+"""As `mallopt` of glibc calls it (malloc.h)."""
+
+
+def free_at_once() -> None:
+    """From now on this process's C library maps each block of 128 KiB and more on its own, and gives it back when it is
+    freed. By itself glibc comes to keep what was freed for the next, and which one happens to fit moves a peak by more
+    than a percent."""
+    if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):  # glibc's alone
+        libc.mallopt(M_MMAP_THRESHOLD, 128 << 10)
+
 
 def peak_from_now(device: str = "cpu") -> int:
     """Begin to watch for the peak, and the KiB that there are now: an import may have taken more before. What the C
@@ -17,10 +28,10 @@ def peak_from_now(device: str = "cpu") -> int:
         torch.cuda.reset_peak_memory_stats(device)
         return torch.cuda.memory_allocated(device) // 1024
     check_peak()
-    if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):  # glibc's alone
+    if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
         libc.malloc_trim(0)
     (PROC / "self/clear_refs").write_text("5")
-    return _kibibytes("VmRSS")
+    return kibibytes("VmRSS")
 
 
 def peak(device: str = "cpu") -> int:
@@ -29,7 +40,7 @@ def peak(device: str = "cpu") -> int:
         import torch
 
         return torch.cuda.max_memory_allocated(device) // 1024
-    return _kibibytes("VmHWM")
+    return kibibytes("VmHWM")
 
 
 def check_peak() -> None:
@@ -38,6 +49,7 @@ def check_peak() -> None:
         raise UsageError(f"the peak of memory is read from {PROC}, which this system does not have")
 
 
-def _kibibytes(name: str) -> int:
+def kibibytes(name: str) -> int:
+    """Of this process now, as /proc/self/status calls it, such as VmRSS."""
     lines = (PROC / "self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))

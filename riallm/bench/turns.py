@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from riallm.bench.card import Card, Figure, emit
-from riallm.bench.peak import check_peak, peak, peak_from_now
+from riallm.bench.peak import check_peak, free_at_once, peak, peak_from_now
 from riallm.bench.progress import progress_bar
 from riallm.bench.stateless import Turn, now, peer_config, peer_process
 from riallm.core.errors import RiallmError, UsageError
@@ -161,6 +161,7 @@ def measure(
     from riallm.models.rxt import RxT
     from riallm.models.zoo import RXT_BETA_MICRO
 
+    free_at_once()
     generator = torch.Generator().manual_seed(0)
     shape = replace(RXT_BETA_MICRO, num_layers=layers)
     model = RxT(shape).eval()
