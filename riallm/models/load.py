@@ -20,6 +20,9 @@ from riallm.quant.packed import BITS
 
 TOKENIZER = "tokenizer.json"
 
+TAKEN_BY = {"ria": "riallm complete, fix, chat, serve and eval", "rxt": "riallm chat, serve and eval memory"}
+"""The commands for a family of ours."""
+
 
 def save_ria(model: RIA, folder: Path, *, bits: Bits | None, files: dict[str, bytes] | None = None) -> None:
     """Write a model; matrices in blocks of `bits`, embeddings in 8 where matrices have fewer."""
@@ -84,5 +87,6 @@ def _opened(folder: Path, family: str) -> tuple[Stored, dict[str, Any]]:
     config = dict(stored.config)
     found = config.pop("model_type", None)
     if found != family:
-        raise CheckpointError(f"{folder}/config.json has model_type {found!r}; expected {family!r}")
+        told = f"; such a model is for {TAKEN_BY[found]}" if found in TAKEN_BY else ""
+        raise CheckpointError(f"{folder}/config.json has model_type {found!r}; expected {family!r}{told}")
     return stored, config

@@ -12,12 +12,13 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from riallm.core.errors import CheckpointError
 from riallm.core.shipped import folder_of
 from riallm.data.conversations.conversation import ConversationConfig
 from riallm.eval.probes.counted import table
 from riallm.eval.probes.rxt_talker import RxTTalker
 from riallm.eval.probes.talk import ask
-from riallm.models.load import TOKENIZER, load_rxt
+from riallm.models.load import TOKENIZER, load_ria, load_rxt
 from riallm.tokenizer.saved import load
 
 ROOT = Path(__file__).parents[2]
@@ -46,6 +47,13 @@ def test_it_remembers_and_without_its_memory_does_not(folder: Path) -> None:
     assert found["memory"]["exact"]["value"] > 0.6
     for control in ("reset", "swap", "unread"):
         assert found[control]["exact"]["value"] < 0.05
+
+
+def test_a_command_that_it_is_not_for_says_which_are(folder: Path) -> None:
+    with pytest.raises(
+        CheckpointError, match=r"model_type 'rxt'; expected 'ria'; .* riallm chat, serve and eval memory"
+    ):
+        load_ria(folder)
 
 
 def talked(*said: str) -> list[str]:
