@@ -177,6 +177,11 @@ def memory_of(trial: Trial, **changes: Any) -> Trial:
     return replace(trial, model=replace(trial.model, memory=replace(trial.model.memory, **changes)))
 
 
+def joint_left_out(trial: Trial) -> Trial:
+    """With as many steps in all."""
+    return replace(trial, joint=1, steps=trial.steps + trial.joint)
+
+
 VARIANTS: dict[str, Callable[[Trial], Trial]] = {
     "ours": lambda trial: trial,
     "encodings": lambda trial: replace(trial, reads="encodings"),
@@ -184,12 +189,13 @@ VARIANTS: dict[str, Callable[[Trial], Trial]] = {
     "window 1": lambda trial: replace(trial, window=1),
     "window 2": lambda trial: replace(trial, window=2),
     "window 4": lambda trial: replace(trial, window=4),
-    "no joint stage": lambda trial: replace(trial, joint=1, steps=trial.steps + trial.joint),
+    "no joint stage": joint_left_out,
+    "no joint stage and window 1": lambda trial: replace(joint_left_out(trial), window=1),
     "document gate": lambda trial: memory_of(trial, gate=GateConfig()),
     "static gate": lambda trial: memory_of(trial, gate=GateConfig(kind="static")),
     "keeping gate": lambda trial: memory_of(trial, gate=GateConfig(status="learned", weight=1.0, bias=-2.0)),
     "no identity": lambda trial: memory_of(trial, slot_identity=False),
-    "no identity, drawn": lambda trial: memory_of(
+    "no identity and drawn": lambda trial: memory_of(
         replace(trial, model=replace(trial.model, trained_start=False)), slot_identity=False
     ),
     "self": lambda trial: memory_of(trial, variant="self"),

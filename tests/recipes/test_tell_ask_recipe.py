@@ -45,6 +45,7 @@ def test_all_variants_are_models_of_their_own() -> None:
     made = {name: change(smoke()) for name, change in VARIANTS.items()}
     assert len({repr(trial) for trial in made.values()}) == len(VARIANTS)
     assert made["window 1"].window == 1 and made["ours"].window is None
+    assert not any("," in name for name in VARIANTS), "they are asked for with commas between"
 
 
 def test_lines_and_the_picture_are_of_all_seeds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
