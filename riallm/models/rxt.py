@@ -246,6 +246,16 @@ class RxT(Model):
         self.check_memory(memory)
         return self.open_turn(memory, self.reading(memory), keep=keep)
 
+    def decode(self, ids: Tensor, state: MemoryState | TurnState) -> tuple[Tensor, TurnState]:
+        """The plain form: ids (B, T) of an interaction -> logits (B, T, V) of what follows each, and the state behind
+        them. state: the memory, with which an interaction begins, or what the call before gave."""
+        state = self.turn(state) if isinstance(state, MemoryState) else state
+        if state.tokens is None:
+            raise UsageError("this state keeps no tokens, so nothing goes on from it; begin with `turn(memory)`")
+        start = state.tokens.meta.positions.shape[1]
+        out = self(ids, TokenMeta.plain(*ids.shape, start=start, device=ids.device), state)
+        return self.logits(out.hidden), out.state
+
     def open_turn(self, memory: MemoryState, reading: Reading, *, keep: bool) -> TurnState:
         """`turn`, with the reading given."""
         tokens = None

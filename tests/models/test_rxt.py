@@ -326,3 +326,18 @@ def test_attention_begins_as_a_look_up() -> None:
         found = attention(3 * things, things)
         alike = torch.nn.functional.cosine_similarity(found[0, :, None], things[0, None], dim=-1)
     assert alike.argmax(dim=-1).tolist() == list(range(12))
+
+
+@torch.inference_mode()
+def test_the_plain_form_says_token_by_token_what_one_pass_says() -> None:
+    model, tokens = made(), drawn(2, 6)
+    memory = model.end_turn(drawn(2, 5, seed=1), everything(drawn(2, 5)), model.start(2))
+    first, state = model.decode(tokens[:, :3], memory)
+    later = []
+    for at in range(3, 6):
+        logits, state = model.decode(tokens[:, at : at + 1], state)
+        later.append(logits)
+    torch.testing.assert_close(torch.cat((first, *later), dim=1), replied(model, tokens, memory), atol=CLOSE, rtol=0)
+    assert model.end_turn(tokens, everything(tokens), memory).version == memory.version + 1
+    with pytest.raises(UsageError, match="keeps no tokens"):
+        model.decode(tokens, model.turn(memory, keep=False))
