@@ -129,7 +129,7 @@ def _pairs(settings: Settings, number: int, *, stage: int, of: int | None = None
             turned = mixed and at % 2 and worse is not None
             pairs.append(Pair(worse, right) if turned and worse else Pair(right, worse))
         rows.append(pairs)
-    return preferences(rows, num_tokens=task.max_tokens)
+    return preferences(rows, num_tokens=task.max_tokens, seed=number)
 
 
 # Stages: each goes on from the same start, and from where it was

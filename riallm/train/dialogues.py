@@ -66,8 +66,8 @@ def _found(question: Question) -> int:
     raise UsageError(f"the fact {fact} is no part of the answer {ids[question.right.answer_at :]}, token by token")
 
 
-def preferences(rows: Sequence[Sequence[Pair]], *, num_tokens: int) -> Preferences:
-    """Side by side. Raises UsageError as `episodes` and `Preferences`."""
+def preferences(rows: Sequence[Sequence[Pair]], *, num_tokens: int, seed: int = 0) -> Preferences:
+    """Side by side. seed: of a memory's start that is drawn. Raises UsageError as `episodes` and `Preferences`."""
     accepted = episodes([[each.accepted for each in row] for row in rows], num_tokens=num_tokens)
     kinds = {}
     for name in ("rejected", "neutral"):
@@ -75,7 +75,7 @@ def preferences(rows: Sequence[Sequence[Pair]], *, num_tokens: int) -> Preferenc
             [[getattr(each, name) or _NOTHING for each in row] for row in rows], num_tokens=num_tokens
         )
     return Preferences(
-        accepted=accepted,
+        accepted=replace(accepted, seed=seed),
         rejected=kinds["rejected"],
         pairs=kinds["rejected"].mask.any(dim=-1),
         neutral=kinds["neutral"],

@@ -27,7 +27,8 @@ from riallm.train.objective import Loss
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preferences:
     """accepted, rejected, neutral: the same B conversations with an answer each; pairs (B, N): interactions that have a
-    rejected one; anchors (B, N): those that have a neutral one. Elsewhere those two are not looked at."""
+    rejected one; anchors (B, N): those that have a neutral one. Elsewhere those two are not looked at. The seed of
+    `accepted` is that of a memory's start that is drawn."""
 
     accepted: Episodes
     rejected: Episodes
@@ -104,7 +105,7 @@ class DirectPreference:
 
     def _gained(self, model: RxT, batch: Preferences) -> tuple[dict[str, Tensor], tuple[Routing, ...]]:
         """Log-probabilities (P,) of each kind of answer, from memories that the model writes of the accepted ones."""
-        memories = written(model, batch.accepted.tokens, batch.accepted.mask)[:-1]
+        memories = written(model, batch.accepted.tokens, batch.accepted.mask, seed=batch.accepted.seed)[:-1]
         kinds = {"accepted": (batch.accepted, batch.pairs), "rejected": (batch.rejected, batch.pairs)}
         if self.anchor and batch.neutral is not None and batch.anchors is not None and bool(batch.anchors.any()):
             kinds["neutral"] = (batch.neutral, batch.anchors)
@@ -131,7 +132,7 @@ class PreferredReward:
     def __call__(self, model: Model, batch: Preferences) -> Loss:
         """The sum over pairs."""
         assert isinstance(model, RewardModel), "for reward models"
-        memories = written(model, batch.accepted.tokens, batch.accepted.mask)[:-1]
+        memories = written(model, batch.accepted.tokens, batch.accepted.mask, seed=batch.accepted.seed)[:-1]
         memory = before(memories, batch.pairs)
         better, first = judged(model, memory, picked(batch.accepted, batch.pairs))
         worse, second = judged(model, memory, picked(batch.rejected, batch.pairs))

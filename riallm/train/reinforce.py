@@ -41,8 +41,9 @@ MEMORY = "memory"
 class Quiz:
     """given: B conversations with the right answers; asked (B, N): interactions that the model answers itself; told
     (B, N): those of them whose answer stands in an earlier interaction, so that a memory is needed, which controls are
-    asked; end: the token that ends an answer; seed: of the samples. facts (B, N, T): tokens of right answers that alone
-    have to come, for `mentioned`. rolled: what an earlier update of the same questions drew, as `Loss.carry` has it."""
+    asked; end: the token that ends an answer; seed: of the samples, and of a start that is drawn. facts (B, N, T):
+    tokens of right answers that alone have to come, for `mentioned`. rolled: what an earlier update of the same
+    questions drew, as `Loss.carry` has it."""
 
     given: Episodes
     asked: Tensor
@@ -125,13 +126,13 @@ class MemoryReinforcement:
             raise UsageError("one conversation has no other to swap memories with; quiz two, or leave the control out")
         rolled = batch.rolled if batch.rolled is not None else self._rolled(model, batch)
         lived = _episodes(rolled, "lived")
-        memories = written(model, lived.tokens, lived.mask)[:-1]
+        memories = written(model, lived.tokens, lived.mask, seed=batch.seed)[:-1]
         carry, told = dict(rolled), dict[str, float]()
         gains: list[Tensor] = []
         held: dict[str, Tensor] = {}
         for name in self._conditions(batch):
             places, said = _places(batch, name), _episodes(rolled, name)
-            now = scored(model, before(_seen(name, model, memories, batch.samples), places), said)
+            now = scored(model, before(_seen(name, memories, batch.samples), places), said)
             old = carry.setdefault(f"{name}.old", now.log_probs.detach())
             worth = rolled[f"{name}.worth"][now.rows]
             ratio = (now.log_probs - old).exp()
@@ -139,7 +140,7 @@ class MemoryReinforcement:
             gains.append(torch.minimum(ratio * worth, near * worth).sum())
             told |= self._told(name, batch, rolled)
             if name == MEMORY:
-                gap = self._reference(lived, places, said) - now.log_probs
+                gap = self._reference(lived, places, said, seed=batch.seed) - now.log_probs
                 apart = gap.exp() - gap - 1.0
                 held = {"kl": self.divergence * apart.sum(), "entropy": -self.entropy * now.entropies.sum()}
                 held |= evenness(now.routings, batch.num_units, balance=self.balance, z=self.z)
@@ -157,7 +158,7 @@ class MemoryReinforcement:
             places = _places(batch, name)
             said = picked(lived.episodes, places)
             if name != MEMORY:
-                seen = before(_seen(name, model, lived.memories, batch.samples), places)
+                seen = before(_seen(name, lived.memories, batch.samples), places)
                 said = answered_by(model, seen, said, end=batch.end, seed=mixed(batch.seed, name))
             found |= _flat(name, said)
             rewards = self.reward(_said(batch, lived.episodes, places, said))
@@ -183,9 +184,9 @@ class MemoryReinforcement:
         return found
 
     @torch.no_grad()
-    def _reference(self, lived: Episodes, places: Tensor, said: Episodes) -> Tensor:
+    def _reference(self, lived: Episodes, places: Tensor, said: Episodes, *, seed: int) -> Tensor:
         """(n,): log-probabilities by the reference, which remembers the same conversations in its own way."""
-        memories = written(self.reference, lived.tokens, lived.mask)[:-1]
+        memories = written(self.reference, lived.tokens, lived.mask, seed=seed)[:-1]
         return scored(self.reference, before(memories, places), said).log_probs
 
 
@@ -195,11 +196,11 @@ def _places(batch: Quiz, name: str) -> Tensor:
     return places.repeat_interleave(batch.samples, dim=0)
 
 
-def _seen(name: str, model: RxT, memories: Sequence[MemoryState], samples: int) -> Sequence[MemoryState]:
-    """The memories that a condition answers from."""
+def _seen(name: str, memories: Sequence[MemoryState], samples: int) -> Sequence[MemoryState]:
+    """The memories that a condition answers from; the first one is that of a new conversation."""
     if name == "swap":
         return others(memories, samples)
-    return memories if name == MEMORY else [model.start(memories[0].num_rows)] * len(memories)
+    return memories if name == MEMORY else [memories[0]] * len(memories)
 
 
 def _said(batch: Quiz, lived: Episodes, places: Tensor, said: Episodes) -> Said:

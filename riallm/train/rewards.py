@@ -82,5 +82,5 @@ class Learned:
     @torch.no_grad()
     def __call__(self, said: Said) -> Tensor:
         """(Q,)."""
-        memories = written(self.model, said.lived.tokens, said.lived.mask)[:-1]
+        memories = written(self.model, said.lived.tokens, said.lived.mask, seed=said.seed)[:-1]
         return judged(self.model, before(memories, said.places), said.said)[0]

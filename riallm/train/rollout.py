@@ -44,10 +44,11 @@ def answered_by(model: RxT, memory: MemoryState, asked: Episodes, *, end: int, s
 @torch.no_grad()
 def live(model: RxT, given: Episodes, asked: Tensor, *, samples: int, end: int, seed: int) -> Lived:
     """Each of the B conversations `samples` times: interactions that are not `asked` (B, N) as they are given, the
-    others answered by the model; all are written into its memory, which is that of a new conversation at first."""
+    others answered by the model; all are written into its memory, which is that of a new conversation at first. seed:
+    of the answers, and of a start that is drawn."""
     parts = (given.tokens, given.mask, given.answers, asked)
     tokens, mask, answers, places = (each.repeat_interleave(samples, dim=0) for each in parts)
-    memory = model.start(len(tokens))
+    memory = model.start(len(tokens), seed=seed)
     memories = []
     for at in range(tokens.shape[1]):
         memories.append(memory)

@@ -58,8 +58,8 @@ def rows(first: int, num: int) -> list[list[Pair]]:
     return found
 
 
-def batch(first: int = 0, num: int = 4) -> Preferences:
-    return preferences(rows(first, num), num_tokens=TASK.max_tokens)
+def batch(first: int = 0, num: int = 4, seed: int = 0) -> Preferences:
+    return preferences(rows(first, num), num_tokens=TASK.max_tokens, seed=seed)
 
 
 def by_hand(rxt: RxT, conversations: list[list[Pair]], kind: str) -> Tensor:
@@ -105,6 +105,19 @@ def test_against_itself_every_pair_costs_a_coin(rxt: RxT) -> None:
     data = batch()
     loss = DirectPreference(reference=frozen(rxt), balance=0.0, z=0.0)(rxt, data)
     assert float(loss.terms["nats"].detach()) == pytest.approx(data.num_units * math.log(2), rel=1e-5)
+
+
+def test_a_start_that_is_drawn_is_one_for_all_of_a_batch_and_another_one_in_the_next() -> None:
+    config = replace(made(0).config, trained_start=False)
+    drawn, judge, other = RxT(config), RewardModel(config), RxT(config)
+    for seed, each in enumerate((drawn, judge, other)):
+        each.initialise(seed)
+    itself, another = (DirectPreference(reference=frozen(each), balance=0.0, z=0.0) for each in (drawn, other))
+    coins = batch().num_units * math.log(2)
+    assert float(itself(drawn, batch(seed=1)).terms["nats"].detach()) == pytest.approx(coins, rel=1e-5)
+    for trained, objective in ((drawn, another), (judge, PreferredReward())):
+        told = [float(objective(trained, batch(seed=seed)).terms["nats"].detach()) for seed in (0, 1, 0)]
+        assert told[0] == told[2] != told[1]
 
 
 def test_an_answer_is_scored_before_it_is_written_and_the_first_one_is_written_too(rxt: RxT) -> None:

@@ -13,17 +13,18 @@ from torch import Tensor
 
 from riallm.core.errors import UsageError
 from riallm.data.tell_ask import END, TellAskConfig, conversation, interaction
-from riallm.models.episodes import Episodes, Interaction
+from riallm.models.episodes import Episodes, Interaction, written
+from riallm.models.reward import RewardModel
 from riallm.models.rxt import RxT
 from riallm.nn.meta import TokenMeta
 from riallm.recipes.tell_ask import model
-from riallm.train.answers import frozen
+from riallm.train.answers import before, frozen, judged, scored
 from riallm.train.dialogues import Question, quiz, repeated
 from riallm.train.loop import Run, Step, TrainConfig
 from riallm.train.objective import Loss
 from riallm.train.optim import OptimiserConfig
 from riallm.train.reinforce import MemoryReinforcement, Quiz, advantages
-from riallm.train.rewards import Said, Shuffled
+from riallm.train.rewards import Learned, Said, Shuffled
 
 TASK = TellAskConfig(num_turns=4, min_turns=3, num_keys=8, num_values=8, num_fillers=4, max_live=2, ask=0.6)
 
@@ -202,6 +203,34 @@ def test_the_reference_remembers_the_same_conversations_by_its_own_weights(rxt: 
     assert float(loss.terms["kl"].detach()) == pytest.approx(0.5 * float((gap.exp() - gap - 1).sum()), rel=1e-3)
     same = MemoryReinforcement(reference=frozen(rxt), reward=even, controls=())(rxt, batch)
     assert float(same.terms["kl"].detach()) == pytest.approx(0.0, abs=1e-5)
+
+
+def test_a_start_that_is_drawn_is_one_for_all_of_a_batch_and_another_one_in_the_next(rxt: RxT) -> None:
+    """Sampling, old odds, the loss, controls, reference and reward model: else no odds belong to what was drawn."""
+    config = replace(rxt.config, trained_start=False)
+    drawn, judge = RxT(config), RewardModel(config)
+    drawn.load_state_dict(rxt.state_dict(), strict=False)
+    judge.initialise(3)
+    objective = replace(plain(drawn), controls=("reset",))
+    learned = replace(objective, reward=Learned(model=judge))
+    batch = replace(questions(0), seed=1)
+    first = objective(drawn, batch)
+    assert first.carry is not None
+    again, late = (objective(drawn, replace(batch, rolled=first.carry, seed=seed)) for seed in (1, 2))
+    assert float(again.terms["policy"].detach()) == float(first.terms["policy"].detach())
+    assert float(late.terms["policy"].detach()) != float(first.terms["policy"].detach())
+    assert all(each.metrics["kl"] == pytest.approx(0.0, abs=1e-6) for each in (first, late))
+    for seed in (1, 2):
+        loss = learned(drawn, replace(batch, seed=seed))
+        assert loss.carry is not None
+        lived, start = kept(loss, "lived"), drawn.start(12, seed=seed)
+        memories = written(judge, lived.tokens, lived.mask, seed=seed)
+        places = batch.asked.repeat_interleave(3, dim=0)
+        wanted = judged(judge, before(memories, places), kept(loss, "memory"))[0]
+        assert torch.allclose(loss.carry["memory.reward"], wanted.detach(), atol=1e-5)
+        places = batch.told.repeat_interleave(3, dim=0)
+        odds = scored(drawn, before([start] * places.shape[1], places), kept(loss, "reset")).log_probs
+        assert torch.allclose(loss.carry["reset.old"], odds.detach(), atol=1e-5)
 
 
 def test_entropy_is_a_sum_over_tokens_and_divided_by_no_length(rxt: RxT) -> None:

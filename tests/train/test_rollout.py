@@ -36,7 +36,12 @@ def quizzed() -> tuple[Episodes, torch.Tensor]:
     return data, asked
 
 
-def test_what_was_said_is_what_is_remembered(rxt: RxT) -> None:
+@pytest.mark.parametrize("trained_start", [True, False])
+def test_what_was_said_is_what_is_remembered(rxt: RxT, trained_start: bool) -> None:
+    if not trained_start:
+        drawn = RxT(replace(rxt.config, trained_start=False))
+        drawn.load_state_dict(rxt.state_dict(), strict=False)
+        rxt = drawn
     given, asked = quizzed()
     lived = live(rxt, given, asked, samples=3, end=END, seed=5)
     rows = torch.arange(len(given.tokens)).repeat_interleave(3)
@@ -45,7 +50,7 @@ def test_what_was_said_is_what_is_remembered(rxt: RxT) -> None:
     assert not torch.equal(lived.episodes.tokens[places], given.tokens[rows][places])
     prompts = given.mask[rows] & (given.answers[rows].int().cumsum(dim=-1) == 0)
     assert torch.equal(lived.episodes.tokens[prompts], given.tokens[rows][prompts])
-    wanted = written(rxt, lived.episodes.tokens, lived.episodes.mask)
+    wanted = written(rxt, lived.episodes.tokens, lived.episodes.mask, seed=5)
     assert len(lived.memories) == given.tokens.shape[1]
     for ours, theirs in zip(lived.memories, wanted[:-1], strict=True):
         assert torch.allclose(ours.slots, theirs.slots, atol=1e-5)
