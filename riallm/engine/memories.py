@@ -31,7 +31,7 @@ MOST_REASONS = 1000
 
 
 class Lost(ClientError):
-    """The last answer of a conversation was given, and is not remembered. Whoever next speaks there is told, once."""
+    """The last answer of a conversation was given, and is no part of it. Whoever next speaks there is told, once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -145,8 +145,8 @@ class Memories:
 
     def respond_in(self, conversation: str) -> Saying:
         """The next response of a conversation. Raises Conflict while another one is being answered, Lost once where the
-        memory behind the last one could not be kept, UnknownSession for a conversation that there is not, and as
-        `behind`."""
+        memory behind the last one could not be kept, or is kept beside the conversation, which another process had
+        moved; UnknownSession for a conversation that there is not, and as `behind`."""
         self._settle(conversation)
         with self._lock:
             self._check_free(conversation, self._last.get(conversation))
@@ -232,8 +232,9 @@ class Memories:
     def _store(self, saying: Saying) -> None:
         """What the thread of the store does."""
         failed: Exception | None = None
+        fork: str | None = None
         try:
-            state = self._stored(saying)
+            state, fork = self._stored(saying)
         except Exception as error:
             log.warning("the memory behind %s is not kept: %s", saying.id, error)
             failed = error
@@ -243,6 +244,8 @@ class Memories:
                 self._reasons[saying.id] = str(failed)
                 if len(self._reasons) > MOST_REASONS:
                     self._reasons.popitem(last=False)
+            if saying.conversation is not None and fork is not None:
+                self._lost[saying.conversation] = fork  # who waits already goes on from there, and has a fork as well
             if saying.conversation is not None and self._last.get(saying.conversation) is saying:
                 del self._last[saying.conversation]
                 if failed is not None and not isinstance(failed, Unanswered | UnknownSession):
@@ -252,32 +255,40 @@ class Memories:
         else:
             saying.kept.set_exception(failed)
 
-    def _stored(self, saying: Saying) -> MemoryState:
+    def _stored(self, saying: Saying) -> tuple[MemoryState, str | None]:
+        """What is stored, and as `_put`."""
         if saying.after.cancelled():
             raise Unanswered("the request before was given up before it began; nothing is remembered of it")
         state = saying.after.result()
         try:
-            self._put(saying, state)
+            return state, self._put(saying, state)
         except CheckpointError as error:
             raise unwritten(error, saying.place.memory.result().version) from None
-        return state
 
-    def _put(self, saying: Saying, state: MemoryState) -> None:
+    def _put(self, saying: Saying, state: MemoryState) -> str | None:
+        """None, or what to tell where it is kept beside its conversation."""
+        fork = None
         if saying.conversation is not None:
             try:
                 self.store.put_and_advance(
                     state, conversation=saying.conversation, expected=saying.parent, id=saying.id
                 )
-                return
+                return None
             except Conflict as error:
                 if self.store.head(saying.conversation) is None:
                     raise UnknownSession(f"the conversation {saying.conversation!r} was forgotten") from None
                 # Another process moved it; the answer was given, so it stays, as a fork.
                 log.warning("%s is kept beside its conversation: %s", saying.id, error)
+                fork = (
+                    f"another process answered in the conversation {saying.conversation!r} meanwhile, so the last "
+                    f"answer here is not part of it; it is kept as {saying.id!r}: go on from there, or ask again to go "
+                    "on from where the conversation stands"
+                )
         try:
             self.store.put(state, parent=saying.parent, id=saying.id)
         except UnknownSession:  # deleted meanwhile; a state needs no parent
             self.store.put(state, parent=None, id=saying.id)
+        return fork
 
     def _found(self, key: bytes) -> Future[MemoryState] | None:
         """What was written, or is being written; the histories' lock is held."""

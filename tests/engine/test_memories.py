@@ -282,7 +282,7 @@ def test_who_waited_for_an_update_that_fails_is_the_only_one_told(model: Watched
     assert respond(memories, memories.respond_in(name)).version == 2
 
 
-def test_a_head_that_somebody_else_moved_is_left(opened: Open, tmp_path: Path) -> None:
+def test_a_head_that_somebody_else_moved_is_left_and_who_speaks_next_is_told(opened: Open, tmp_path: Path) -> None:
     path = tmp_path / "sessions.sqlite"
     with closing(SQLiteSessions(path)) as store, closing(SQLiteSessions(path)) as other:
         memories, theirs = opened(store), opened(other)
@@ -293,7 +293,35 @@ def test_a_head_that_somebody_else_moved_is_left(opened: Open, tmp_path: Path) -
         respond(memories, mine)
         assert store.head(name) == first.id
         assert store.get(mine.id).state.version == 1
-        assert memories.respond_in(name).parent == first.id
+        with pytest.raises(Lost, match=f"is not part of it; it is kept as '{mine.id}': go on from there, or ask again"):
+            memories.respond_in(name)
+        assert memories.respond_in(name).parent == theirs.respond_in(name).parent == first.id, "told once, and here"
+
+
+@pytest.mark.parametrize("given_up", [False, True])
+def test_who_waited_behind_a_fork_goes_on_from_it_and_the_next_is_told_of_the_last(
+    model: Watched, opened: Open, tmp_path: Path, given_up: bool
+) -> None:
+    path = tmp_path / "sessions.sqlite"
+    with closing(SQLiteSessions(path)) as store, closing(SQLiteSessions(path)) as other:
+        memories, theirs = opened(store), opened(other)
+        name = memories.begin()
+        mine = memories.respond_in(name)
+        respond(theirs, theirs.respond_in(name))
+        model.gate.clear()
+        say(memories, Interaction(memory=mine.place.memory, after=mine.after))
+        waiting = memories.respond_in(name)
+        model.gate.set()
+        mine.kept.result(SECONDS)
+        if given_up:
+            waiting.drop()
+            assert waiting.kept.exception(SECONDS)
+        else:
+            assert respond(memories, waiting).version == 2
+            assert store.get(waiting.id).parent == mine.id
+        with pytest.raises(Lost, match=f"it is kept as '{mine.id if given_up else waiting.id}'"):
+            memories.respond_in(name)
+        assert memories.respond_in(name).parent == store.head(name)
 
 
 def test_what_is_forgotten_stays_forgotten(model: Watched, opened: Open, tmp_path: Path) -> None:

@@ -343,6 +343,27 @@ def test_an_update_without_numbers_leaves_the_last_good_memory(told: Remembering
     assert first.output_text == alone(told, ["one"])[0][0]
 
 
+def test_of_two_servers_that_answer_at_once_the_later_one_tells(start: Start, tmp_path: Path) -> None:
+    path = tmp_path / "s.sqlite"
+    with closing(SQLiteSessions(path)) as store, closing(SQLiteSessions(path)) as other:
+        first, second = start(store), start(other)
+        conversation = first.client.conversations.create().id
+        second.watch.gate.clear()
+        beside = respond(second, "two", conversation=conversation)
+        won = respond(first, "one", conversation=conversation)
+        first.memories.at(conversation).memory.result(SECONDS)
+        second.watch.gate.set()
+        until(lambda: not second.memories._pending)
+        patient = second.client.with_options(max_retries=2)
+        with pytest.raises(InternalServerError, match=f"it is kept as '{beside.id}'") as told:
+            patient.responses.create(model="tiny", input="three", conversation=conversation)
+        assert (told.value.code, told.value.param) == ("interaction_lost", "conversation")
+        later = respond(second, "three", conversation=conversation)
+        aside = respond(second, "three", previous_response_id=beside.id)
+        said = [alone(first, [text, "three"])[0] for text in ("one", "two")]
+        assert [[won.output_text, later.output_text], [beside.output_text, aside.output_text]] == said
+
+
 def test_a_response_can_be_deleted(told: Remembering) -> None:
     id = respond(told, "one").id
     told.memories.behind(id).memory.result(SECONDS)
