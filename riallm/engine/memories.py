@@ -248,6 +248,9 @@ class Memories:
                 self._lost[saying.conversation] = fork  # who waits already goes on from there, and has a fork as well
             if saying.conversation is not None and self._last.get(saying.conversation) is saying:
                 del self._last[saying.conversation]
+                before = self._pending.get(saying.parent or "")
+                if before is not None:  # this one was given up while it waited
+                    self._last[saying.conversation] = before
                 if failed is not None and not isinstance(failed, Unanswered | UnknownSession):
                     self._lost[saying.conversation] = str(failed)  # where somebody waits already, that one is told
         if failed is None:

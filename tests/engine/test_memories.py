@@ -196,6 +196,21 @@ def test_a_request_that_never_began_leaves_the_head(opened: Open) -> None:
     assert respond(memories, memories.respond_in(name)).version == 1
 
 
+def test_who_waits_and_gives_up_leaves_the_update_before(model: Watched, opened: Open) -> None:
+    memories = opened()
+    name = memories.begin()
+    first = memories.respond_in(name)
+    model.gate.clear()
+    say(memories, Interaction(memory=first.place.memory, after=first.after))
+    waiting = memories.respond_in(name)
+    waiting.drop()
+    assert waiting.kept.exception(SECONDS)
+    third = memories.respond_in(name)
+    model.gate.set()
+    assert (third.parent, respond(memories, third).version) == (first.id, 2)
+    assert memories.store.head(name) == third.id
+
+
 def test_what_is_given_up_behind_the_end_is_told(opened: Open) -> None:
     memories = opened()
     saying = memories.respond()
