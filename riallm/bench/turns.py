@@ -12,7 +12,8 @@ import random
 import statistics
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from riallm.bench.card import Card, Figure, emit
@@ -20,6 +21,7 @@ from riallm.bench.peak import check_peak, free_at_once, peak, peak_from_now
 from riallm.bench.progress import progress_bar
 from riallm.bench.stateless import Turn, now, peer_config, peer_process
 from riallm.core.errors import RiallmError, UsageError
+from riallm.core.picture import picture
 from riallm.eval.stats import Estimate, bootstrap
 
 if TYPE_CHECKING:
@@ -28,6 +30,18 @@ if TYPE_CHECKING:
 
     from riallm.models.rxt import RxT
     from riallm.nn.memory_state import MemoryState
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """RxT's conversations, which began at the steps `begins`; the peer's with its keys and values at hand; and its
+    turns of the numbers `chosen`, reading all anew."""
+
+    ours: list[list[Turn]]
+    begins: list[int]
+    cached: list[Turn]
+    anew: list[Turn]
+    chosen: list[int]
 
 
 class Reactive:
@@ -129,6 +143,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--conversations", type=int, default=4, help="that begin one after another, for slopes (default 4)"
     )
+    parser.add_argument("--plot", type=Path, metavar="SVG", help="draw what each turn took")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="(default: cpu)")
     options = parser.parse_args(argv)
     try:
@@ -138,20 +153,31 @@ def main(argv: list[str]) -> int:
             raise UsageError("--turns is from 3 on, --query from 1, --answer from 2, --layers from 1")
         if not 2 <= options.conversations <= options.turns:
             raise UsageError("--conversations is from 2 on, and not more than --turns")
-        figures = measure(
+        if options.plot and not options.plot.parent.is_dir():
+            raise UsageError(f"--plot {options.plot}: there is no folder {options.plot.parent}; make it first")
+        measured = measure(
             options.turns, options.query, options.answer, options.layers, options.conversations, options.device
         )
     except RiallmError as error:
         sys.stderr.write(f"turns: {error}\n")
         return error.exit_code
+    figures = told(measured) | {"query": options.query, "answer": options.answer} | machine(options.device)
+    if options.plot:
+        draw(measured, options.plot)
     emit(Card(name="turns", command=" ".join(["riallm bench turns", *argv]), figures=figures))
     return 0
 
 
-def measure(
-    num: int, query: int, answer: int, layers: int, conversations: int, device: str = "cpu"
-) -> dict[str, Figure]:
-    """All figures. At powers of two RxT's FLOPs are counted, its peak is watched, and re-reading is measured with the
+def machine(device: str) -> dict[str, Figure]:
+    """What it was measured with."""
+    import torch
+
+    name = "processor" if device == "cpu" else torch.cuda.get_device_name()
+    return {"device": name, "threads": torch.get_num_threads()}
+
+
+def measure(num: int, query: int, answer: int, layers: int, conversations: int, device: str = "cpu") -> Measured:
+    """All turns. At powers of two RxT's FLOPs are counted, its peak is watched, and re-reading is measured with the
     history so far. Raises UsageError where the device is not there."""
     import torch
 
@@ -196,25 +222,18 @@ def measure(
         for number, turn in enumerate(chosen):
             anew.append(peer.turn_anew((turn - 1) * each, query, answer))
             done(steps + number + 1)
-    figures = told(ours, begins, cached, anew, chosen)
-    figures["device"] = "processor" if device == "cpu" else torch.cuda.get_device_name()
-    return figures | {"query": query, "answer": answer, "conversations": conversations, "threads": threads}
+    return Measured(ours, begins, cached, anew, chosen)
 
 
-def told(
-    conversations: Sequence[Sequence[Turn]],
-    begins: Sequence[int],
-    cached: Sequence[Turn],
-    anew: Sequence[Turn],
-    chosen: Sequence[int],
-) -> dict[str, Figure]:
+def told(measured: Measured) -> dict[str, Figure]:
     """The figures of all turns. The first turn warms up and counts nowhere."""
+    conversations, cached, anew, chosen = measured.ours, measured.cached, measured.anew, measured.chosen
     ours = conversations[0]
     later = [turn for turns in conversations for turn in turns[1:]]
-    figures: dict[str, Figure] = {"turns": len(ours)}
+    figures: dict[str, Figure] = {"turns": len(ours), "conversations": len(conversations)}
     for name in ("first", "rest", "update"):
         figures[f"{name}_milliseconds"] = 1000 * statistics.median(getattr(turn, name) for turn in later)
-        change = slope([[getattr(turn, name) for turn in turns] for turns in conversations], begins)
+        change = slope([[getattr(turn, name) for turn in turns] for turns in conversations], measured.begins)
         figures[f"{name}_slope_percent_a_turn"] = 100 * change.value
         figures[f"{name}_slope_low"], figures[f"{name}_slope_high"] = 100 * change.low, 100 * change.high
     for name in ("flops", "kept", "peak"):
@@ -254,6 +273,29 @@ def _line(values: Sequence[float]) -> list[float]:
     """The least-squares line through values of a noisy machine."""
     fitted = statistics.linear_regression(range(len(values)), values)
     return [fitted.intercept + fitted.slope * at for at in range(len(values))]
+
+
+def draw(measured: Measured, path: Path) -> None:
+    """Milliseconds by turn, to the first token and of the whole turn, RxT's with the update; the first is left out."""
+    later = range(2, len(measured.cached) + 1)
+    every = [(turn, cost) for costs in measured.ours for turn, cost in zip(later, costs[1:], strict=True)]
+    drawn = {
+        ("RxT", "C0."): every,
+        ("stateless, keys and values at hand", "C1."): list(zip(later, measured.cached[1:], strict=True)),
+        ("stateless, reading all anew", "C2o-"): list(zip(measured.chosen, measured.anew, strict=True))[1:],
+    }
+    with picture(path, rows=2) as [first, whole]:
+        for (name, style), turns in drawn.items():
+            at = [turn for turn, _ in turns]
+            first.plot(at, [1000 * cost.first for _, cost in turns], style, label=name, markersize=3)
+            whole.plot(at, [1000 * (cost.first + cost.rest + cost.update) for _, cost in turns], style, markersize=3)
+        first.set_ylabel("to the first token, ms")
+        whole.set_ylabel("a whole turn, ms")
+        first.set_yscale("log")
+        whole.set_yscale("log")
+        first.legend(fontsize=8)
+        whole.set_xscale("log", base=2)
+        whole.set_xlabel("turn of the conversation")
 
 
 if __name__ == "__main__":

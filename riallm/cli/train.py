@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from riallm.core.errors import UsageError
 from riallm.core.files import cache_home
+from riallm.core.picture import picture
 
 if TYPE_CHECKING:
     from riallm.train.loop import Step
@@ -127,25 +128,17 @@ def bar(name: str, *, quiet: bool) -> Any:
 
 def draw(folder: Path) -> Path:
     """The run's curves as a picture: loss, learning rate, speed."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    from matplotlib import pyplot
-
     rows = [json.loads(text) for text in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     steps = [row["step"] for row in rows]
-    figure, axes = pyplot.subplots(3, 1, figsize=(8, 8), sharex=True)
-    for axis, key, label in zip(
-        axes,
-        ("bits_per_byte", "factor", "flops_per_second"),
-        ("bits per byte (training)", "share of the learning rate", "FLOP/s"),
-        strict=True,
-    ):
-        axis.plot(steps, [row[key] for row in rows], linewidth=1)
-        axis.set_ylabel(label)
-        axis.grid(alpha=0.3)
-    axes[-1].set_xlabel("step")
     path = folder / "curves.svg"
-    figure.savefig(path)
-    pyplot.close(figure)
+    with picture(path, rows=3) as axes:
+        for axis, key, label in zip(
+            axes,
+            ("bits_per_byte", "factor", "flops_per_second"),
+            ("bits per byte (training)", "share of the learning rate", "FLOP/s"),
+            strict=True,
+        ):
+            axis.plot(steps, [row[key] for row in rows], linewidth=1)
+            axis.set_ylabel(label)
+        axes[-1].set_xlabel("step")
     return path

@@ -15,13 +15,14 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 from riallm.core.config import to_json
 from riallm.core.errors import RiallmError, UsageError
 from riallm.core.files import atomic_write
+from riallm.core.picture import picture
 from riallm.core.workers import worker_begins
 from riallm.data.tell_ask import TellAskConfig
 from riallm.eval.probes.counted import Reader
@@ -35,6 +36,9 @@ from riallm.train.loop import Run, Step, TrainConfig
 from riallm.train.objective import Objective
 from riallm.train.optim import OptimiserConfig
 from riallm.train.schedule import Schedule
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 EARLY = 0.2
 """Phases with at least so many asks for what was never told do nothing but tell, and then ask."""
@@ -345,15 +349,8 @@ def details(variant: str, results: Sequence[Result]) -> str:
 
 def draw(results: Mapping[str, Sequence[Result]], path: Path) -> None:
     """Exact answers by distance, a line a variant, with each seed as a dot; controls of the first one below."""
-    import matplotlib
 
-    matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "riallm"
-    from matplotlib import pyplot
-
-    figure, axis = pyplot.subplots(figsize=(8, 4.5))
-
-    def curve(name: str, condition: str, these: Sequence[Result], style: str) -> None:
+    def curve(axis: Axes, name: str, condition: str, these: Sequence[Result], style: str) -> None:
         by: dict[int, list[float]] = {}
         for result in these:
             for distance, share in result["1x"][condition]["by_distance"].items():
@@ -363,19 +360,17 @@ def draw(results: Mapping[str, Sequence[Result]], path: Path) -> None:
         for place in places:
             axis.plot([place] * len(by[place]), by[place], ".", color=drawn[0].get_color(), markersize=3)
 
-    for name, these in results.items():
-        curve(name, these[0]["trial"]["reads"], these, "-")
-    first = next(iter(results.values()))
-    for condition in ("reset", "swap", "unread"):
-        if condition in first[0]["1x"]:
-            curve(f"{condition} (control)", condition, first, ":")
-    axis.set_xlabel("interactions between telling and asking")
-    axis.set_ylabel("exact answers, %")
-    axis.set_ylim(-2, 102)
-    axis.grid(alpha=0.3)
-    axis.legend(fontsize=8)
-    figure.savefig(path, metadata={"Date": None})
-    pyplot.close(figure)
+    with picture(path) as [axis]:
+        for name, these in results.items():
+            curve(axis, name, these[0]["trial"]["reads"], these, "-")
+        first = next(iter(results.values()))
+        for condition in ("reset", "swap", "unread"):
+            if condition in first[0]["1x"]:
+                curve(axis, f"{condition} (control)", condition, first, ":")
+        axis.set_xlabel("interactions between telling and asking")
+        axis.set_ylabel("exact answers, %")
+        axis.set_ylim(-2, 102)
+        axis.legend(fontsize=8)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

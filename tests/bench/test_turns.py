@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,21 +18,32 @@ from riallm.nn import page_attention
 from riallm.nn.meta import TokenMeta
 
 
-def test_a_short_conversation_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_short_conversation_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if not page_attention.available():
         pytest.skip("there is no C++ compiler here")
-    assert turns.main(["--turns", "4", "--query", "5", "--answer", "3", "--layers", "1", "--conversations", "2"]) == 0
+    small = ["--turns", "4", "--query", "5", "--answer", "3", "--layers", "1", "--conversations", "2"]
+    assert turns.main([*small, "--plot", str(tmp_path / "turns.svg")]) == 0
     card = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert card["turns"] == 4 and card["device"] == "processor"
     assert card["flops_spread_percent"] == 0.0
     assert card["kept_spread_percent"] == 0.0
+    assert card["peak_spread_percent"] < 5.0
     assert card["kept_median"] == 1024 * 256 * 4
     assert card["turn_4_gflops_anew"] > card["turn_4_gflops_cached"] > card["turn_2_gflops_cached"]
     assert all(card[f"turn_{turn}_first_milliseconds_anew"] > 0 for turn in (1, 2, 4))
+    assert "stateless, reading all anew" in (tmp_path / "turns.svg").read_text("utf-8")
 
 
 @pytest.mark.parametrize(
-    "wrong", [["--turns", "2"], ["--query", "0"], ["--answer", "1"], ["--layers", "0"], ["--conversations", "1"]]
+    "wrong",
+    [
+        ["--turns", "2"],
+        ["--query", "0"],
+        ["--answer", "1"],
+        ["--layers", "0"],
+        ["--conversations", "1"],
+        ["--plot", "nowhere/turns.svg"],
+    ],
 )
 def test_what_cannot_be_measured_is_refused(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert turns.main(wrong) == 2
@@ -107,7 +119,7 @@ def test_the_first_turn_of_the_peer_counts_nowhere_either() -> None:
 
     ours = [[turn(3.0, 3.0)] * 8] * 2
     anew = [turn(9.0, 9.0), *(turn(float(number), float(number)) for number in (2, 4, 8))]
-    found = turns.told(ours, [0, 4], [turn(1.0, 1.0)] * 8, anew, [1, 2, 4, 8])
+    found = turns.told(turns.Measured(ours, [0, 4], [turn(1.0, 1.0)] * 8, anew, [1, 2, 4, 8]))
     for name, wanted in (("first", 3.0), ("whole", 4.0), ("flops", 3.0)):  # the whole has the update
         assert found[f"anew_{name}_from_turn"] == wanted
         assert found[f"cached_{name}_from_turn"] is None
