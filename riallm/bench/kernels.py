@@ -1,9 +1,9 @@
-"""Packed matrices times activations, beside torch's bfloat16: `riallm bench kernels [--rounds N] ...`.
+"""Packed matrices times activations, beside torch's bfloat16, and a mixture of experts: `riallm bench kernels ...`.
 
 One row of x is decided by memory, so its figure is GB of weights a second, to be held against the read bandwidth of the
 same run; more rows are decided by arithmetic: GOP a second, two for a weight and a row. Contestants take turns within a
 round, so that what else the machine does is shared out, and figures are medians over the rounds. The weights of each
-are in several copies, together larger than any cache, which take turns too.
+are in several copies, together larger than any cache, which take turns too. The experts are in `riallm.bench.experts`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+from riallm.bench import experts
 from riallm.bench.card import Card, Figure, emit
 from riallm.core.errors import RiallmError, UsageError
 
@@ -32,13 +33,17 @@ TORCH = "torch bfloat16"
 
 def main(argv: list[str]) -> int:
     """Measure, print the card."""
-    parser = argparse.ArgumentParser(prog="riallm bench kernels", description="speed of packed matrices")
-    parser.add_argument("--shapes", default=SHAPES, help=f"outputs x columns, with commas (default: {SHAPES})")
+    parser = argparse.ArgumentParser(prog="riallm bench kernels", description="speed of packed matrices and of experts")
+    parser.add_argument("--shapes", default=SHAPES, help="outputs x columns, with commas; none: no matrices "
+                        f"(default: {SHAPES})")  # fmt: skip
     parser.add_argument("--rows", default="1,4,16,64,512", help="rows of x, with commas (default: 1,4,16,64,512)")
     parser.add_argument("--kinds", help="with commas (default: all)")
     parser.add_argument("--rounds", type=int, default=7, help="the medians are over so many (default: 7)")
     parser.add_argument("--megabytes", type=int, default=512, help="that the read bandwidth is measured with, and a "
                         "quarter of it the copies of a matrix together (default: 512)")  # fmt: skip
+    parser.add_argument("--experts", default=experts.BETA_MICRO, help="hidden x intermediate x experts x experts a "
+                        f"token of a mixture; none: no mixture (default: {experts.BETA_MICRO})")  # fmt: skip
+    parser.add_argument("--tokens", default="1,72,1024", help="of the mixture, with commas (default: 1,72,1024)")
     options = parser.parse_args(argv)
     import torch
 
@@ -47,17 +52,20 @@ def main(argv: list[str]) -> int:
 
     try:
         kinds = KINDS if options.kinds is None else _chosen(options.kinds.split(","))
-        shapes = [_shape(text) for text in options.shapes.split(",")]
+        shapes = [] if options.shapes == "none" else [_shape(text) for text in options.shapes.split(",")]
         nums = [int(text) for text in options.rows.split(",")]
         figures: dict[str, Figure] = {"kernels": kernel_status(), "threads": torch.get_num_threads()}
         size = options.megabytes << 20
         figures["read GB/s"] = bandwidth(size, rounds=options.rounds)
         for shape in shapes:
             figures |= measure(shape, kinds, nums, num_bytes=size // 4, rounds=options.rounds)
+        if options.experts != "none":
+            tokens = [int(text) for text in options.tokens.split(",")]
+            figures |= experts.measure(options.experts, tokens, rounds=options.rounds)
         figures["read GB/s, at the end"] = bandwidth(size, rounds=options.rounds)
-    except RiallmError as error:
+    except ValueError as error:
         sys.stderr.write(f"kernels: {error}\n")
-        return error.exit_code
+        return error.exit_code if isinstance(error, RiallmError) else UsageError.exit_code
     emit(Card(name="kernels", command=" ".join(["riallm bench kernels", *argv]), figures=figures))
     return 0
 

@@ -13,7 +13,7 @@ from riallm.core.errors import UsageError
 
 BENCHMARKS: dict[str, tuple[str, str]] = {
     "engine": ("riallm.bench.engine:main", "answers, prompts and company, beside llama.cpp with --peers"),
-    "kernels": ("riallm.bench.kernels:main", "packed matrices times activations"),
+    "kernels": ("riallm.bench.kernels:main", "packed matrices times activations, and a mixture of experts"),
     "attention": ("riallm.bench.attention:main", "naive, fused and over pages: time and peak memory"),
     "compression": ("riallm.bench.compression:main", "bits a byte that each compression costs"),
     "serving": ("riallm.bench.serving:main", "a real server over HTTP: holes, company, and a soak with --soak"),
