@@ -116,13 +116,15 @@ class RxTBeta:
         think: str | None = None,
     ) -> Tokens:
         """`input_ids` and `attention_mask` (1, T) of a query with its answer, and reasoning between them. Raises
-        UsageError where that is more than `max_seq_len` (None: the model's): cut off, it would lose its end."""
+        UsageError where all of it is blank, and where it is more than `max_seq_len` or what the model takes, whichever
+        is less (None: the latter): cut off, it would lose its end."""
         from riallm.tokenizer.interaction import interaction_ids
 
+        _check_texts(query, answer, *([] if think is None else [think]))
         return self._padded([interaction_ids(self.tokenizer, query, answer, thought=think)], max_seq_len, device)
 
     def tokenize_query(self, text: str, max_seq_len: int | None = None, device: torch.device | str = "cpu") -> Tokens:
-        """As `tokenize_full_interaction`, of a query that `interact` answers."""
+        """As `tokenize_full_interaction`, of a query that `interact` answers, which is not blank."""
         return self.tokenize_batch([text], max_seq_len, device)
 
     def tokenize_batch(
@@ -131,6 +133,10 @@ class RxTBeta:
         """As `tokenize_query`, of B queries: (B, T), shorter ones filled up on the right."""
         from riallm.tokenizer.interaction import query_ids
 
+        if isinstance(texts, str) or not isinstance(texts, Collection):
+            raise UsageError(f"got {texts!r}, expected a list of texts; for a single one there is tokenize_query")
+        for text in texts:
+            _check_texts(text)
         return self._padded([query_ids(self.tokenizer, text) for text in texts], max_seq_len, device)
 
     def stringify_token(self, token_id: int, skip_special_tokens: bool = True, show_memory_update: bool = False) -> str:
@@ -179,6 +185,7 @@ class RxTBeta:
         """Go on from a memory (L, B, S, D). Raises UsageError for another shape or type, and for what is no number."""
         from riallm.nn.memory_state import MemoryState
 
+        _check_tensors("export_stm_state", stm_state=stm_state)
         self.session.load(MemoryState(slots=stm_state.detach().clone(), model=self.model.fingerprint))
 
     def set_batch_mode(self, use_batch_mode: bool, batch_size: int | None = None) -> None:
@@ -206,9 +213,9 @@ class RxTBeta:
         """The answer to a query (1, T), token by token, its end included; then -1 as the memory begins to be written,
         in another thread, and -2 when it is. It is written all the same when nobody reads on.
 
-        max_seq_len: tokens of query and answer together, None for the model's. seed: None gives another answer every
-        time. thinking_mode: "extended" reasons before it answers. Raises UsageError for what cannot be honoured, at the
-        call, ClientError where an update failed.
+        max_seq_len: at most so many tokens of query and answer together, and never more than the model takes. seed:
+        None gives another answer every time. thinking_mode: "extended" reasons before it answers. Raises UsageError for
+        what cannot be honoured, at the call, ClientError where an update failed.
         """
         if self._batched:
             raise UsageError("the model is in batch mode; use batch_interact, or set_batch_mode(False)")
@@ -298,11 +305,11 @@ class RxTBeta:
         return stream.push(token)
 
     def _room(self, max_seq_len: int | None) -> int:
-        """Tokens of query and answer together."""
+        """Tokens of query and answer together. What is given is a maximum: the quick start gives its own model's."""
         limit = self.model.config.max_interaction
-        if max_seq_len is not None and not 0 < max_seq_len <= limit:
-            raise UsageError(f"max_seq_len is {max_seq_len}; this model takes 1 to {limit}, query and answer together")
-        return limit if max_seq_len is None else max_seq_len
+        if max_seq_len is not None and max_seq_len < 1:
+            raise UsageError(f"max_seq_len is {max_seq_len}; it is at least 1, query and answer together")
+        return limit if max_seq_len is None else min(max_seq_len, limit)
 
     def _padded(self, rows: Sequence[Sequence[int]], max_seq_len: int | None, device: torch.device | str) -> Tokens:
         import torch
@@ -322,8 +329,27 @@ class RxTAlpha(RxTBeta):
     """The document's earlier class: the same here, since what tells them apart is the tokens of the templates."""
 
 
+def _check_texts(*texts: str) -> None:
+    """Raises UsageError for what is no text, and unless one of them says something."""
+    for text in texts:
+        if not isinstance(text, str):
+            raise UsageError(f"got {type(text).__name__}, expected text: a str; several are for tokenize_batch")
+    if not any(text.strip() for text in texts):
+        raise UsageError(f"{texts[0]!r} says nothing; give text that is not blank")
+
+
+def _check_tensors(source: str, **given: Tensor) -> None:
+    """Raises UsageError for what is no tensor."""
+    import torch
+
+    for name, value in given.items():
+        if not isinstance(value, torch.Tensor):
+            raise UsageError(f"{name} is of type {type(value).__name__}; expected a tensor, as {source} gives it")
+
+
 def _rows(input_ids: Tensor, attention_mask: Tensor) -> list[list[int]]:
     """The tokens of each row (B, T) that its mask (B, T) keeps, at least one."""
+    _check_tensors("tokenize_query", input_ids=input_ids, attention_mask=attention_mask)
     if input_ids.ndim != 2 or input_ids.shape != attention_mask.shape or input_ids.is_floating_point():
         raise UsageError(
             f"input_ids {tuple(input_ids.shape)} and attention_mask {tuple(attention_mask.shape)}; expected integers "

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import re
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,6 +23,44 @@ from riallm.tokenizer.interaction import ANSWER, BEGIN, QUERY, THINK, interactio
 from riallm.tokenizer.special import END_OF_TEXT, PAD, hole
 from riallm.tokenizer.training import train
 
+QUICK_START = """\
+import torch
+from riallm.rxt import RxTBeta
+from riallm.rxt import load_tokenizer_from_hf_hub
+
+tokenizer = load_tokenizer_from_hf_hub('rxt-nano')
+
+model = RxTBeta.from_pretrained('rxt-nano', tokenizer=tokenizer)
+model.share_components() # currently required to connect embeddings/STM
+
+device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+model.to(device)
+
+seq_len = 1024
+
+# Memory init - could be used as "system prompt" in LLMs (not recommended in this model, as it wasn't trained with system prompts)
+stm_init_state = model.tokenize_full_interaction('System prompt like', 'Initial memory for the model', max_seq_len=seq_len, device=device)
+model.init_stm_state(**stm_init_state)
+
+# Helper function
+def interaction(query: str):
+    tokenized_query = model.tokenize_query(query, max_seq_len=seq_len, device=device)
+    for token_id in model.interact(**tokenized_query, max_seq_len=seq_len, temperature=1.0):
+        if token_id == -1:
+            print('\\n', '[Start memory update...]')
+        elif token_id == -2:
+            print('[Memory updated]')
+        else:
+            txt_token = model.stringify_token(token_id)
+            print(txt_token, end='')
+
+# Process first interaction
+interaction('Hello! Who are you?')
+# Process follow-up interaction
+interaction('Follow-up question?')
+"""  # noqa: E501
+"""The document's block; imports and names of the repositories are ours."""
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -32,41 +72,12 @@ def model(folder: Path) -> RxTBeta:
     return RxTBeta.from_pretrained(folder)
 
 
-def test_the_quick_start_runs_as_it_is_written(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The document's block; imports, the names of the repositories and seq_len are ours."""
-    tokenizer = load_tokenizer_from_hf_hub(folder)
-    model = RxTBeta.from_pretrained(folder, tokenizer=tokenizer)
-    model.share_components()  # currently required to connect embeddings/STM
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model.to(device)
-    seq_len = 64
-    # Memory init - could be used as "system prompt" in LLMs
-    stm_init_state = model.tokenize_full_interaction(
-        "System prompt like", "Initial memory for the model", max_seq_len=seq_len, device=device
-    )
-    model.init_stm_state(**stm_init_state)
-
-    # Helper function
-    def interaction(query: str) -> None:
-        tokenized_query = model.tokenize_query(query, max_seq_len=seq_len, device=device)
-        for token_id in model.interact(**tokenized_query, max_seq_len=seq_len, temperature=1.0):
-            if token_id == -1:
-                print("\n", "[Start memory update...]")  # noqa: T201
-            elif token_id == -2:
-                print("[Memory updated]")  # noqa: T201
-            else:
-                txt_token = model.stringify_token(token_id)
-                print(txt_token, end="")  # noqa: T201
-
-    # Process first interaction
-    interaction("Hello! Who are you?")
-    # Process follow-up interaction
-    interaction("Follow-up question?")
-
-    said = capsys.readouterr().out
-    assert said.count("\n [Start memory update...]\n[Memory updated]\n") == 2
-    assert len(said.split("\n [Start memory update...]")[0]) > 3
-    assert model.session.version == 3
+def test_the_quick_start_runs_as_it_is_written(capsys: pytest.CaptureFixture[str]) -> None:
+    space: dict[str, Any] = {}
+    exec(QUICK_START, space)
+    first, second, rest = capsys.readouterr().out.split("\n [Start memory update...]\n[Memory updated]\n")
+    assert first and second and not rest
+    assert space["model"].session.version == 3
 
 
 def test_an_interaction_is_written_as_in_the_document(model: RxTBeta) -> None:
@@ -266,8 +277,11 @@ def test_what_cannot_be_is_refused_and_changes_nothing(model: RxTBeta) -> None:
         model.tokenize_query(long)
     with pytest.raises(UsageError, match="there is room for 1 to 4"):
         model.tokenize_full_interaction("Hello?", "World", max_seq_len=4)
-    for call in (lambda: model.tokenize_query("a", 65), lambda: model.interact(**query, max_seq_len=65)):
-        with pytest.raises(UsageError, match="max_seq_len is 65; this model takes 1 to 64, query and answer together"):
+    for call in (lambda: model.tokenize_query(long, 1024), lambda: model.tokenize_full_interaction("a", long, 1024)):
+        with pytest.raises(UsageError, match="there is room for 1 to 64"):
+            call()
+    for call in (lambda: model.tokenize_query("a", 0), lambda: model.interact(**query, max_seq_len=0)):
+        with pytest.raises(UsageError, match="max_seq_len is 0; it is at least 1, query and answer together"):
             call()
     with pytest.raises(UsageError, match="device 'nowhere' cannot be used here"):
         model.to("nowhere")
@@ -278,7 +292,6 @@ def test_what_cannot_be_is_refused_and_changes_nothing(model: RxTBeta) -> None:
         ({"top_k": -1}, "top_k is -1; it is at least 0"),
         ({"top_p": 0.0}, "top_p is 0.0; it is above 0"),
         ({"seed": -1}, "seed is -1; it is at least 0"),
-        ({"max_seq_len": 0}, "max_seq_len is 0; this model takes 1 to 64"),
         ({"max_seq_len": 3}, "leaves no room"),
     ):
         with pytest.raises(UsageError, match=message):
@@ -297,6 +310,13 @@ def test_what_cannot_be_is_refused_and_changes_nothing(model: RxTBeta) -> None:
         model.interact(**model.tokenize_batch(["a", "b"]))
     with pytest.raises(UsageError, match="2 rows for a session of 1"):
         model.batch_interact(**model.tokenize_batch(["a", "b"]))
+    for wrong in ((None, mask), (ids, mask.tolist())):
+        with pytest.raises(
+            UsageError, match=r"is of type (NoneType|list); expected a tensor, as tokenize_query gives it"
+        ):
+            model.interact(*wrong)
+    with pytest.raises(UsageError, match="stm_state is of type list; expected a tensor, as export_stm_state gives it"):
+        model.load_stm_state([1])
     with pytest.raises(UsageError, match=r"a memory of shape \(2, 1, 5, 32\)"):
         model.load_stm_state(before[:, :, :5])
     with pytest.raises(UsageError, match="of 2 conversations"):
@@ -316,6 +336,49 @@ def test_what_cannot_be_is_refused_and_changes_nothing(model: RxTBeta) -> None:
     larger.vocab_size += 1
     with pytest.raises(UsageError, match="has 601 tokens, the model 600"):
         model.set_tokenizer(larger)
+
+
+@pytest.mark.parametrize("blank", ["", " \n\t"])
+def test_who_says_nothing_is_refused(model: RxTBeta, blank: str) -> None:
+    for call in (
+        lambda: model.tokenize_query(blank),
+        lambda: model.tokenize_batch(["a", blank]),
+        lambda: model.tokenize_full_interaction(blank, blank),
+        lambda: model.tokenize_full_interaction(blank, blank, think=blank),
+    ):
+        with pytest.raises(UsageError, match=f"{re.escape(repr(blank))} says nothing; give text that is not blank"):
+            call()
+    for query, answer in (("a", blank), (blank, "b")):
+        ids = model.tokenize_full_interaction(query, answer)["input_ids"]
+        assert ids.tolist() == [interaction_ids(model.tokenizer, query, answer)], "some of it is said"
+
+
+def test_what_is_no_text_is_refused(model: RxTBeta) -> None:
+    for call, kind in (
+        (lambda: model.tokenize_query(None), "NoneType"),
+        (lambda: model.tokenize_query(["a"]), "list"),
+        (lambda: model.tokenize_batch(["a", 3]), "int"),
+        (lambda: model.tokenize_full_interaction("a", None), "NoneType"),
+        (lambda: model.tokenize_full_interaction("a", "b", think=b"c"), "bytes"),
+    ):
+        with pytest.raises(UsageError, match=f"got {kind}, expected text"):
+            call()
+    for texts in ("a b", None):
+        with pytest.raises(UsageError, match="expected a list of texts"):
+            model.tokenize_batch(texts)
+
+
+def test_a_maximum_above_the_models_is_the_models(model: RxTBeta) -> None:
+    query = model.tokenize_query("Hello?", 1024)
+    assert query["input_ids"].tolist() == model.tokenize_query("Hello?")["input_ids"].tolist()
+    with torch.no_grad():
+        model.model.lm_head.bias[markers(model.tokenizer).end] = -1e4  # so that answers are as long as they may be
+    start = model.export_stm_state()
+    said = []
+    for most in (1024, 64, None, 30):
+        model.load_stm_state(start)
+        said.append(list(model.interact(**query, max_seq_len=most, seed=1)))
+    assert said[0] == said[1] == said[2] and said[3][:-2] == said[0][: len(said[3]) - 2] != said[0][:-2]
 
 
 def test_an_update_that_fails_is_told_in_the_place_of_the_second_mark(
