@@ -5,8 +5,9 @@
     conversation  {"query": "...", "answer": "...", "interactions": [{"query": "...", "answer": "..."}, ...]}, or all of
                   them in `interactions`; "system": "..." may stand beside them
 
-`think`, reasoning before the answer, may be left out or null everywhere. A row is read when it is asked for, so a file
-may be larger than the machine's memory; what is kept is where each row begins and how much text it has.
+`think`, reasoning before the answer, may be left out everywhere, and a column that is null counts as left out. A row is
+read when it is asked for, so a file may be larger than the machine's memory; what is kept is where each row begins and
+how much text it has.
 """
 
 from __future__ import annotations
@@ -121,7 +122,7 @@ def _parsed(line: bytes, form: Form, where: str) -> str | tuple[Said, ...]:
         raise UsageError(f"{where}: expected an object, got {type(row).__name__}")
     if form == "text":
         return _text(row, "text", where)
-    unknown = sorted(set(row) - set(_KNOWN[form]))
+    unknown = _unknown(row, form)
     if unknown:
         raise UsageError(
             f"{where}: no {', '.join(unknown)} in the form '{form}', which has {', '.join(_KNOWN[form])}; take such "
@@ -129,6 +130,11 @@ def _parsed(line: bytes, form: Form, where: str) -> str | tuple[Said, ...]:
         )
     found = [_said(row, where)] if form == "interaction" else _conversation(row, where)
     return tuple(found)
+
+
+def _unknown(row: Mapping[str, Any], form: Form) -> list[str]:
+    """Columns that the form does not have. Exports write one that only some rows have into all of them, as null."""
+    return sorted(name for name, value in row.items() if value is not None and name not in _KNOWN[form])
 
 
 def _conversation(row: dict[str, Any], where: str) -> Iterator[Said]:
@@ -142,7 +148,7 @@ def _conversation(row: dict[str, Any], where: str) -> Iterator[Said]:
         raise UsageError(f"{where}: interactions is {others!r}; expected a list of at least one")
     for number, each in enumerate(others):
         place = f"{where}: interactions[{number}]"
-        if not isinstance(each, dict) or set(each) - set(_SAID):
+        if not isinstance(each, dict) or _unknown(each, "interaction"):
             raise UsageError(f"{place}: expected an object of {', '.join(_SAID)}, got {str(each)[:80]}")
         yield _said(each, place)
 

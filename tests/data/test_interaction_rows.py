@@ -54,6 +54,14 @@ def test_conversations_in_both_shapes(tmp_path: Path) -> None:
     assert [rows.said(number) for number in range(4)] == [(first, *others), others, (first,), (heard, *others)]
 
 
+def test_a_column_that_is_null_is_as_one_that_is_not_there(tmp_path: Path) -> None:
+    said, nothing = {"query": "a", "answer": "b"}, {"think": None, "tool_call": None}
+    path = written(tmp_path / "a.jsonl", said | nothing)
+    assert Rows([path], "interaction").said(0) == (Said(query="a", answer="b"),)
+    path = written(tmp_path / "b.jsonl", {**said, **nothing, "system": None, "interactions": [said | nothing]})
+    assert Rows([path], "conversation").said(0) == (Said(query="a", answer="b"),) * 2
+
+
 @pytest.mark.parametrize(
     ("form", "line", "told"),
     [
@@ -64,6 +72,7 @@ def test_conversations_in_both_shapes(tmp_path: Path) -> None:
         ("text", '{"text": "  "}', "text is '  '; expected text"),
         ("text", '{"text": 3}', "text is 3; expected text"),
         ("interaction", '{"query": "a"}', "answer is None; expected text"),
+        ("interaction", '{"query": "a", "answer": null}', "answer is None; expected text"),
         ("interaction", '{"query": "a", "answer": "b", "think": 1}', "think is 1; expected text"),
         ("interaction", '{"query": "a", "answer": "b", "tool_call": "c"}', "no tool_call in the form 'interaction'"),
         ("interaction", '{"query": "a", "answer": "b", "interactions": []}', "no interactions in the form"),
