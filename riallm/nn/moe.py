@@ -90,9 +90,10 @@ class MixtureOfExperts(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             logits = F.linear(flat.float(), self.router.weight.float())
             odds = logits.softmax(dim=-1)
-        top, chosen = odds.topk(self.experts_per_token, dim=-1)
+            top, chosen = odds.topk(self.experts_per_token, dim=-1)
+            routing = self._routing(logits, odds, chosen, None if real is None else real.flatten())
         out = self.experts(flat, chosen, top / top.sum(dim=-1, keepdim=True))
-        return out.view_as(x), self._routing(logits, odds, chosen, None if real is None else real.flatten())
+        return out.view_as(x), routing
 
     def _routing(self, logits: Tensor, odds: Tensor, chosen: Tensor, real: Tensor | None) -> Routing:
         num_experts = odds.shape[1]

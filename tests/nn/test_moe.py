@@ -1,6 +1,9 @@
-"""Experts: grouped as one by one, and a balance that sees the load."""
+"""Experts: grouped as one by one, a balance that sees the load, and a router in float32 whatever the rest is in."""
 
 from __future__ import annotations
+
+import math
+from copy import deepcopy
 
 import pytest
 import torch
@@ -69,6 +72,42 @@ def test_padding_has_no_part_in_the_balance() -> None:
     assert torch.allclose(masked.load, short.load)
     assert torch.allclose(masked.balance, short.balance)
     assert torch.allclose(masked.z, short.z)
+
+
+def test_the_terms_of_the_router_are_as_computed_by_hand() -> None:
+    module = made(num_experts=3, each=2)
+    x = 2.0 * torch.randn((6, 16), generator=torch.Generator().manual_seed(1))
+    real = torch.tensor([True, True, False, True, False, True])
+    _, got = module(x, real)
+    rows = (x.double() @ module.router.weight.detach().double().T)[real].tolist()
+    z, load, mean = 0.0, [0.0] * 3, [0.0] * 3
+    for logits in rows:
+        total = sum(math.exp(each) for each in logits)
+        z += math.log(total) ** 2 / len(rows)
+        for expert in sorted(range(3), key=lambda each: -logits[each])[:2]:
+            load[expert] += 1 / (2 * len(rows))
+        mean = [old + math.exp(each) / total / len(rows) for old, each in zip(mean, logits, strict=True)]
+    assert float(got.z.detach()) == pytest.approx(z, rel=1e-5)
+    assert got.load.tolist() == pytest.approx(load)
+    assert len(set(load)) > 1
+    balance = 3 * sum(share * odds for share, odds in zip(load, mean, strict=True))
+    assert float(got.balance.detach()) == pytest.approx(balance, rel=1e-5)
+
+
+@pytest.mark.parametrize("how", ["weights", "autocast"])
+def test_weights_of_16_bits_are_routed_as_in_float32(how: str) -> None:
+    narrow = made().bfloat16()
+    wide = deepcopy(narrow).float()
+    x = torch.randn((64, 16), generator=torch.Generator().manual_seed(1)).bfloat16()
+    _, wanted = wide(x.float())
+    if how == "weights":
+        _, got = narrow(x)
+    else:
+        with torch.autocast("cpu", torch.bfloat16):
+            _, got = wide(x.float())
+    assert got.z.dtype == torch.float32
+    for one, other in ((got.load, wanted.load), (got.z, wanted.z), (got.balance, wanted.balance)):
+        torch.testing.assert_close(one, other, atol=0.0, rtol=1e-6)
 
 
 def test_more_experts_a_token_than_there_are_is_refused() -> None:
