@@ -20,12 +20,34 @@ from riallm.nn.linear import Linear
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Routing:
-    """balance: E * sum of (share of the load) * (mean probability), 1 when even, with gradient; z: mean squared
-    log-sum-exp of the router's logits, with gradient; load (E,): share of the choices that each expert got."""
+    """Where N tokens went: logits (N, E) in float32, chosen (N, k). What training asks is computed when it asks, over
+    tokens that are no padding, real (N,), or over all where that is None."""
 
-    balance: Tensor
-    z: Tensor
-    load: Tensor
+    logits: Tensor
+    chosen: Tensor
+    real: Tensor | None
+
+    @property
+    def balance(self) -> Tensor:
+        """E * sum of (share of the load) * (mean probability), 1 when even, with gradient."""
+        return self.logits.shape[1] * (self.load * self._mean(self.logits.softmax(dim=-1))).sum()
+
+    @property
+    def z(self) -> Tensor:
+        """Mean squared log-sum-exp of the router's logits, with gradient."""
+        return self._mean(self.logits.logsumexp(dim=-1).square())
+
+    @property
+    def load(self) -> Tensor:
+        """(E,): share of the choices that each expert got."""
+        return self._mean(F.one_hot(self.chosen, self.logits.shape[1]).float().mean(dim=1))
+
+    def _mean(self, x: Tensor) -> Tensor:
+        """x (N, ...) -> (...)."""
+        if self.real is None:
+            return x.mean(dim=0)
+        with torch.autocast(x.device.type, enabled=False):
+            return self.real.to(x.dtype) @ x / self.real.sum().clamp(min=1)
 
 
 class Experts(nn.Module):
@@ -89,21 +111,6 @@ class MixtureOfExperts(nn.Module):
         flat = x.flatten(0, -2)
         with torch.autocast(x.device.type, enabled=False):
             logits = F.linear(flat.float(), self.router.weight.float())
-            odds = logits.softmax(dim=-1)
-            top, chosen = odds.topk(self.experts_per_token, dim=-1)
-            routing = self._routing(logits, odds, chosen, None if real is None else real.flatten())
+            top, chosen = logits.softmax(dim=-1).topk(self.experts_per_token, dim=-1)
         out = self.experts(flat, chosen, top / top.sum(dim=-1, keepdim=True))
-        return out.view_as(x), routing
-
-    def _routing(self, logits: Tensor, odds: Tensor, chosen: Tensor, real: Tensor | None) -> Routing:
-        num_experts = odds.shape[1]
-        counts = torch.ones_like(odds[:, 0]) if real is None else real.to(odds.dtype)
-        total = counts.sum().clamp(min=1.0)
-        load = F.one_hot(chosen, num_experts).sum(dim=1).to(odds.dtype)
-        load = (counts @ load) / (total * self.experts_per_token)
-        mean = (counts @ odds) / total
-        return Routing(
-            balance=num_experts * (load * mean).sum(),
-            z=(counts @ logits.logsumexp(dim=-1).square()) / total,
-            load=load.detach(),
-        )
+        return out.view_as(x), Routing(logits=logits, chosen=chosen, real=None if real is None else real.flatten())

@@ -7,6 +7,7 @@ from copy import deepcopy
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from riallm.core.errors import UsageError
@@ -99,15 +100,32 @@ def test_weights_of_16_bits_are_routed_as_in_float32(how: str) -> None:
     narrow = made().bfloat16()
     wide = deepcopy(narrow).float()
     x = torch.randn((64, 16), generator=torch.Generator().manual_seed(1)).bfloat16()
-    _, wanted = wide(x.float())
+    real = torch.arange(64) < 50
+    _, wanted = wide(x.float(), real)
     if how == "weights":
-        _, got = narrow(x)
+        _, got = narrow(x, real)
     else:
         with torch.autocast("cpu", torch.bfloat16):
-            _, got = wide(x.float())
-    assert got.z.dtype == torch.float32
-    for one, other in ((got.load, wanted.load), (got.z, wanted.z), (got.balance, wanted.balance)):
+            _, got = wide(x.float(), real)
+    with torch.autocast("cpu", torch.bfloat16, enabled=how == "autocast"):
+        told = got.load, got.z, got.balance
+    for one, other in zip(told, (wanted.load, wanted.z, wanted.balance), strict=True):
         torch.testing.assert_close(one, other, atol=0.0, rtol=1e-6)
+
+
+def test_an_answer_does_not_compute_what_training_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Asked(Exception):
+        pass
+
+    def asked(*_: object, **__: object) -> Tensor:
+        raise Asked
+
+    monkeypatch.setattr(Tensor, "logsumexp", asked)
+    monkeypatch.setattr(F, "one_hot", asked)
+    _, routing = made()(torch.ones((3, 16)), torch.tensor([True, True, False]))
+    for term in ("balance", "z", "load"):
+        with pytest.raises(Asked):
+            getattr(routing, term)
 
 
 def test_more_experts_a_token_than_there_are_is_refused() -> None:
