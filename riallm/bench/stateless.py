@@ -3,6 +3,7 @@ its pages are not counted as RxT's memory."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -26,21 +27,32 @@ INNER = 2200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """Seconds to the first token, of the rest of the answer and of the memory's update; FLOPs of all three; bytes that
-    the conversation keeps behind the turn, and the process's peak within it. None: nobody counted."""
+    """Seconds to the first token, of the rest of the answer and of the memory's update; bytes that the conversation
+    keeps behind the turn; FLOPs of all, where they can be told from how many tokens there are."""
 
     first: float
     rest: float
     update: float
-    flops: float | None
     kept: int
-    peak: int | None
+    flops: float = math.nan
 
 
 def now(device: str) -> float:
     """Seconds on the clock when the device has done everything that was asked of it."""
     wait(device)
     return time.perf_counter()
+
+
+def drawing(vocab_size: int, device: str) -> Callable[[int], Tensor]:
+    """Gives rows (1, T) of tokens, others each time and the same in each run."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(num: int) -> Tensor:
+        return torch.randint(0, vocab_size, (1, num), generator=generator).to(device)
+
+    return draw
 
 
 def peer_config(shape: RxTConfig) -> LlamaConfig:
@@ -100,7 +112,6 @@ class Stateless:
             update=0.0,
             flops=self.flops(before if self.cached else 0, total - 1, said=answer),
             kept=total * sum(spec.bytes_per_token for spec in self.model.state_specs()),
-            peak=None,
         )
 
     def skip(self, num: int) -> None:
@@ -164,14 +175,10 @@ def _begin(config: LlamaConfig, num_tokens: int, num_threads: int, device: str) 
 
     worker_begins()
     torch.set_num_threads(num_threads)
-    draw = torch.Generator().manual_seed(0)
+    draw = drawing(config.vocab_size, device)
     model = Llama(config).eval().to(device)
-
-    def drawn(num: int) -> Tensor:
-        return torch.randint(0, config.vocab_size, (1, num), generator=draw).to(device)
-
     for cached in (True, False):
-        _peers[cached] = Stateless(model, drawn, num_tokens=num_tokens, cached=cached, device=device)
+        _peers[cached] = Stateless(model, draw, num_tokens=num_tokens, cached=cached, device=device)
 
 
 def _turn(cached: bool, before: int | None, query: int, answer: int) -> Turn:

@@ -11,90 +11,31 @@ import argparse
 import random
 import statistics
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from riallm.bench.card import Card, Figure, emit
-from riallm.bench.peak import check_peak, free_at_once, peak, peak_from_now
+from riallm.bench.peak import check_peak
 from riallm.bench.progress import progress_bar
-from riallm.bench.stateless import Turn, now, peer_config, peer_process
+from riallm.bench.reactive import Counted, Reactive, counting_process
+from riallm.bench.stateless import Turn, peer_config, peer_process
 from riallm.core.errors import RiallmError, UsageError
 from riallm.core.picture import picture
 from riallm.eval.stats import Estimate, bootstrap
 
-if TYPE_CHECKING:
-    from torch import Tensor
-    from torch.utils.flop_counter import FlopCounterMode
-
-    from riallm.models.rxt import RxT
-    from riallm.nn.memory_state import MemoryState
-
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """RxT's conversations, which began at the steps `begins`; the peer's with its keys and values at hand; and its
-    turns of the numbers `chosen`, reading all anew."""
+    """RxT's conversations, which began at the steps `begins`; the peer's with its keys and values at hand; and of the
+    turns with the numbers `chosen` the peer's that read all anew, and what was counted of the first conversation."""
 
     ours: list[list[Turn]]
     begins: list[int]
     cached: list[Turn]
-    anew: list[Turn]
     chosen: list[int]
-
-
-class Reactive:
-    """RxT: a turn reads a memory of fixed size, and writes it."""
-
-    def __init__(self, model: RxT, draw: Callable[[int], Tensor], *, device: str = "cpu") -> None:
-        self.model, self.draw, self.device = model, draw, device
-        self.memory: MemoryState = model.start()
-
-    def turn(self, query: int, answer: int, *, count: bool) -> Turn:
-        """One turn, measured. count: its FLOPs and the peak too, in a second run of it, which is not timed."""
-        asked, before = self.draw(query), self.memory
-        first, rest, update, kept = self._run(asked, answer, before)
-        after, flops, highest = self.memory, None, None
-        if count:
-            peak_from_now(self.device)
-            with counter() as counted:
-                self._run(asked, answer, before)
-            flops, highest = counted.get_total_flops(), 1024 * peak(self.device)
-            self.memory = after
-        return Turn(first=first, rest=rest, update=update, flops=flops, kept=kept, peak=highest)
-
-    def _run(self, asked: Tensor, answer: int, memory: MemoryState) -> tuple[float, float, float, int]:
-        import torch
-
-        from riallm.nn.meta import TokenMeta
-
-        began = now(self.device)
-        state = self.model.turn(memory)
-        out = self.model(asked, TokenMeta.plain(*asked.shape, device=self.device), state)
-        said = [self.model.logits(out.hidden[:, -1:]).argmax(dim=-1)]
-        first = now(self.device)
-        for at in range(answer - 1):
-            meta = TokenMeta.plain(1, 1, start=asked.shape[1] + at, device=self.device)
-            out = self.model(said[-1], meta, out.state)
-            said.append(self.model.logits(out.hidden).argmax(dim=-1))
-        rest = now(self.device)
-        tokens = torch.cat((asked, *said), dim=1)
-        self.memory = self.model.end_turn(tokens, torch.ones_like(tokens, dtype=torch.bool), memory)
-        return first - began, rest - first, now(self.device) - rest, self.memory.num_bytes
-
-
-def counter() -> FlopCounterMode:
-    """PyTorch's count of FLOPs, with the fused attention of the CPU, which it leaves out, as it counts a GPU's."""
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
-
-    def attention(q: torch.Size, k: torch.Size, v: torch.Size, *rest: object, **names: object) -> int:
-        flops: int = sdpa_flop_count(q, k, v)  # type: ignore[no-untyped-call]
-        return flops
-
-    fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    return FlopCounterMode(display=False, custom_mapping={fused: attention})
+    anew: list[Turn]
+    counted: list[Counted]
 
 
 def slope(costs: Sequence[Sequence[float]], begins: Sequence[int]) -> Estimate:
@@ -177,52 +118,46 @@ def machine(device: str) -> dict[str, Figure]:
 
 
 def measure(num: int, query: int, answer: int, layers: int, conversations: int, device: str = "cpu") -> Measured:
-    """All turns. At powers of two RxT's FLOPs are counted, its peak is watched, and re-reading is measured with the
-    history so far. Raises UsageError where the device is not there."""
+    """All turns. Those whose number is a power of two are counted too, and measured with the history read anew. Raises
+    UsageError where the device is not there."""
     import torch
 
     if device != "cpu" and not torch.cuda.is_available():
         raise UsageError(f"PyTorch sees no GPU here, so nothing is measured with --device {device}; leave it out")
 
-    from riallm.models.rxt import RxT
     from riallm.models.zoo import RXT_BETA_MICRO
 
-    free_at_once()
-    generator = torch.Generator().manual_seed(0)
-    shape = replace(RXT_BETA_MICRO, num_layers=layers)
-    model = RxT(shape).eval()
-    model.initialise(0)
-    model.to(device)
-
-    def draw(tokens: int) -> Tensor:
-        return torch.randint(0, shape.vocab_size, (1, tokens), generator=generator).to(device)
-
+    shape, threads = replace(RXT_BETA_MICRO, num_layers=layers), torch.get_num_threads()
+    talker = Reactive(shape, device=device)
     each, chosen = query + answer, [turn for turn in (2**k for k in range(20)) if turn <= num]
     begins = [number * num // conversations for number in range(conversations)]
     steps = num + begins[-1]
-    threads = torch.get_num_threads()
     with (
         torch.inference_mode(),
         peer_process(peer_config(shape), num_tokens=num * each, num_threads=threads, device=device) as peer,
+        counting_process(shape, num_threads=threads, device=device) as counting,
         progress_bar("turns", steps + len(chosen)) as done,
     ):
-        talking = [Reactive(model, draw, device=device) for _ in begins]
+        memories = [talker.model.start() for _ in begins]
         ours: list[list[Turn]] = [[] for _ in begins]
         cached: list[Turn] = []
-        anew = []
+        anew: list[Turn] = []
+        counted: list[Counted] = []
         order = random.Random(0)  # who comes first has colder caches: it shall not always be the longest conversation
         for step in range(steps):  # side by side, so that a busy moment of the machine meets all of them
             for number in order.sample(range(len(begins) + 1), len(begins) + 1):
                 if number == len(begins):
                     cached += [peer.turn(query, answer)] if step < num else []
                 elif 0 <= step - begins[number] < num:
-                    counted = number == 0 and step + 1 in chosen
-                    ours[number].append(talking[number].turn(query, answer, count=counted))
+                    turn, memories[number] = talker.turn(memories[number], query, answer)
+                    ours[number].append(turn)
+            if step + 2 in chosen:
+                counted.append(counting.turn(memories[0], query, answer))
             done(step + 1)
-        for number, turn in enumerate(chosen):
-            anew.append(peer.turn_anew((turn - 1) * each, query, answer))
+        for number, before in enumerate(chosen):
+            anew.append(peer.turn_anew((before - 1) * each, query, answer))
             done(steps + number + 1)
-    return Measured(ours, begins, cached, anew, chosen)
+    return Measured(ours, begins, cached, chosen, anew, counted)
 
 
 def told(measured: Measured) -> dict[str, Figure]:
@@ -236,37 +171,31 @@ def told(measured: Measured) -> dict[str, Figure]:
         change = slope([[getattr(turn, name) for turn in turns] for turns in conversations], measured.begins)
         figures[f"{name}_slope_percent_a_turn"] = 100 * change.value
         figures[f"{name}_slope_low"], figures[f"{name}_slope_high"] = 100 * change.low, 100 * change.high
-    for name in ("flops", "kept", "peak"):
-        values = [value for turn in later if (value := getattr(turn, name)) is not None]
+    same = {"flops": [each.flops for each in measured.counted], "peak": [each.peak for each in measured.counted]}
+    for name, values in (same | {"kept": [turn.kept for turn in later]}).items():
         figures[f"{name}_median"] = statistics.median(values)
         figures[f"{name}_spread_percent"] = 100 * (max(values) - min(values)) / statistics.median(values)
     turns = range(2, len(ours) + 1)
     first = statistics.median(turn.first for turn in later)
     whole = statistics.median(turn.first + turn.rest + turn.update for turn in later)
-    flops = statistics.median(_counted(later))
+    flops = statistics.median(same["flops"])
     rest_of = cached[1:]
     figures["cached_first_from_turn"] = crossing(turns, first, _line([turn.first for turn in rest_of]))
     figures["cached_whole_from_turn"] = crossing(turns, whole, _line([turn.first + turn.rest for turn in rest_of]))
-    figures["cached_flops_from_turn"] = crossing(turns, flops, _counted(rest_of))
+    figures["cached_flops_from_turn"] = crossing(turns, flops, [turn.flops for turn in rest_of])
     figures["cached_bytes_from_turn"] = crossing(turns, later[0].kept, [turn.kept for turn in rest_of])
     at, reads = chosen[1:], anew[1:]
     figures["anew_first_from_turn"] = crossing(at, first, [turn.first for turn in reads])
     figures["anew_whole_from_turn"] = crossing(at, whole, [turn.first + turn.rest for turn in reads])
-    figures["anew_flops_from_turn"] = crossing(at, flops, _counted(reads))
+    figures["anew_flops_from_turn"] = crossing(at, flops, [turn.flops for turn in reads])
     for turn, read in zip(chosen, anew, strict=True):
         kept = cached[turn - 1]
         figures[f"turn_{turn}_first_milliseconds_ours"] = 1000 * ours[turn - 1].first
         figures[f"turn_{turn}_first_milliseconds_cached"] = 1000 * kept.first
         figures[f"turn_{turn}_first_milliseconds_anew"] = 1000 * read.first
-        figures[f"turn_{turn}_gflops_cached"], figures[f"turn_{turn}_gflops_anew"] = (
-            (kept.flops or 0.0) / 1e9,
-            (read.flops or 0.0) / 1e9,
-        )
+        figures[f"turn_{turn}_gflops_cached"] = kept.flops / 1e9
+        figures[f"turn_{turn}_gflops_anew"] = read.flops / 1e9
     return figures
-
-
-def _counted(turns: Sequence[Turn]) -> list[float]:
-    return [turn.flops for turn in turns if turn.flops is not None]
 
 
 def _line(values: Sequence[float]) -> list[float]:

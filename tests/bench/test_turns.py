@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from riallm.bench import turns
+from riallm.bench.reactive import Counted, counter
 from riallm.bench.stateless import Stateless, Turn, peer_config
 from riallm.models.llama import Llama
 from riallm.models.rxt import RxT
@@ -71,7 +72,7 @@ def test_flops_of_the_stateless_model_are_what_pytorch_counts() -> None:
     model = Llama(peer_config(replace(RXT_BETA_MICRO, num_layers=1)))
     peer = Stateless(model, lambda num: torch.zeros((1, num), dtype=torch.int64), num_tokens=64, cached=True)
     tokens = torch.zeros((1, 40), dtype=torch.int64)
-    with torch.inference_mode(), turns.counter() as counted:
+    with torch.inference_mode(), counter() as counted:
         model.logits(model(tokens, TokenMeta.plain(1, 40)).hidden)
     square = 40 * 40 * model.costs().attention_flops_per_token_pair  # the counter takes a causal mask for a full one
     causal = 40 * 41 // 2 * model.costs().attention_flops_per_token_pair
@@ -91,7 +92,7 @@ def test_flops_of_a_stateless_turn_are_what_pytorch_counts_in_it() -> None:
             model, lambda num: torch.zeros((1, num), dtype=torch.int64), num_tokens=64, cached=cached, device="cpu"
         )
         for history in (0, 12):
-            with torch.inference_mode(), turns.counter() as counted:
+            with torch.inference_mode(), counter() as counted:
                 turn = peer.turn(9, 3)
             first, last = history if cached else 0, history + 11
             pairs = (last * (last + 1) - first * (first + 1)) // 2
@@ -115,11 +116,11 @@ def test_slopes_and_crossings() -> None:
 
 def test_the_first_turn_of_the_peer_counts_nowhere_either() -> None:
     def turn(first: float, flops: float) -> Turn:
-        return Turn(first=first, rest=1.0, update=1.0, flops=flops, kept=1, peak=1)
+        return Turn(first=first, rest=1.0, update=1.0, flops=flops, kept=1)
 
     ours = [[turn(3.0, 3.0)] * 8] * 2
     anew = [turn(9.0, 9.0), *(turn(float(number), float(number)) for number in (2, 4, 8))]
-    found = turns.told(turns.Measured(ours, [0, 4], [turn(1.0, 1.0)] * 8, anew, [1, 2, 4, 8]))
+    found = turns.told(turns.Measured(ours, [0, 4], [turn(1.0, 1.0)] * 8, [1, 2, 4, 8], anew, [Counted(3, 1)] * 3))
     for name, wanted in (("first", 3.0), ("whole", 4.0), ("flops", 3.0)):  # the whole has the update
         assert found[f"anew_{name}_from_turn"] == wanted
         assert found[f"cached_{name}_from_turn"] is None
