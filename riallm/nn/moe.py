@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from riallm.core.errors import UsageError
+from riallm.nn import expert_kernel
 from riallm.nn.linear import Linear
 
 
@@ -79,6 +80,10 @@ class Experts(nn.Module):
 
     def forward(self, x: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
         """x (N, D), chosen and weights (N, k) -> (N, D). Tokens of one expert are multiplied with it together."""
+        matrices = (self.gate_proj, self.up_proj, self.down_proj)
+        biases = (self.gate_bias, self.up_bias, self.down_bias)
+        if expert_kernel.takes(x, (*matrices, *biases)):
+            return expert_kernel.mixed(x, chosen, weights, matrices, biases)
         each = chosen.shape[1]
         order = chosen.flatten().argsort(stable=True)
         counts = chosen.flatten().bincount(minlength=len(self.gate_proj)).tolist()

@@ -48,11 +48,17 @@ INLINE Lanes fused(float one, Lanes other, Lanes sum) {
     return sum;
 }
 
-// In an order of its own, whatever the instruction set.
+// In an order of its own, whatever the instruction set: halves are added, then halves of that.
 INLINE float total_of(Lanes lanes) {
-    for (int half = 8; half > 0; half /= 2)
-        for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
-    return lanes[0];
+    typedef float Eight __attribute__((vector_size(32)));
+    typedef float Four __attribute__((vector_size(16)));
+    Eight eight[2];
+    Four four[2];
+    std::memcpy(eight, &lanes, sizeof lanes);
+    eight[0] += eight[1];
+    std::memcpy(four, eight, sizeof four);
+    four[0] += four[1];
+    return (four[0][0] + four[0][2]) + (four[0][1] + four[0][3]);
 }
 
 INLINE float as_float(uint32_t bits) { float value; std::memcpy(&value, &bits, 4); return value; }
