@@ -7,7 +7,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from multiprocessing import get_context
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from riallm.bench.peak import free_at_once, peak, peak_from_now
 from riallm.bench.stateless import Turn, drawing, now
@@ -18,13 +18,6 @@ if TYPE_CHECKING:
 
     from riallm.models.rxt import RxT, RxTConfig
     from riallm.nn.memory_state import MemoryState
-
-
-class Counted(NamedTuple):
-    """FLOPs of a turn, and bytes at the peak of the process that ran it."""
-
-    flops: int
-    peak: int
 
 
 class Reactive:
@@ -76,15 +69,19 @@ def counter() -> FlopCounterMode:
 
 
 class Counting:
-    """Turns from memories of the caller's, counted in the other process: there freed memory is given back at once,
-    which takes time, and nothing else is at the peak."""
+    """Turns from memories of the caller's, in the other process: there freed memory is given back at once, which takes
+    time, and nothing else is at the peak. Ask for all peaks first: counting FLOPs leaves something behind."""
 
     def __init__(self, pool: ProcessPoolExecutor) -> None:
         self._pool = pool
 
-    def turn(self, memory: MemoryState, query: int, answer: int) -> Counted:
-        """One turn."""
-        return self._pool.submit(_turn, memory.slots.cpu().numpy(), query, answer).result()
+    def peak(self, memory: MemoryState, query: int, answer: int) -> int:
+        """Bytes at the process's peak within a turn."""
+        return self._pool.submit(_peak, memory.slots.cpu().numpy(), query, answer).result()
+
+    def flops(self, memory: MemoryState, query: int, answer: int) -> int:
+        """FLOPs of a turn."""
+        return self._pool.submit(_flops, memory.slots.cpu().numpy(), query, answer).result()
 
 
 @contextmanager
@@ -106,21 +103,30 @@ def _begin(shape: RxTConfig, num_threads: int, device: str) -> None:
     worker_begins()
     free_at_once()
     torch.set_num_threads(num_threads)
-    reactive = Reactive(shape, device=device)
-    _there.append(reactive)
-    _turn(reactive.model.start().slots.cpu().numpy(), 2, 2)  # what is loaded by a first turn counts nowhere
+    _there.append(Reactive(shape, device=device))
 
 
-def _turn(slots: Any, query: int, answer: int) -> Counted:
+def _peak(slots: Any, query: int, answer: int) -> int:
     import torch
 
     [reactive] = _there
-    start = reactive.model.start()
-    memory = replace(start, slots=torch.from_numpy(slots).to(start.slots))
     with torch.inference_mode():
+        memory = _memory(reactive, slots)
         peak_from_now(reactive.device)
         reactive.turn(memory, query, answer)
-        highest = 1024 * peak(reactive.device)
+    return 1024 * peak(reactive.device)
+
+
+def _flops(slots: Any, query: int, answer: int) -> int:
+    [reactive] = _there
     with counter() as counted:  # with gradients on nothing is compiled, so that PyTorch sees all of it
-        reactive.turn(memory, query, answer)
-    return Counted(counted.get_total_flops(), highest)
+        reactive.turn(_memory(reactive, slots), query, answer)
+    flops: int = counted.get_total_flops()
+    return flops
+
+
+def _memory(reactive: Reactive, slots: Any) -> MemoryState:
+    import torch
+
+    start = reactive.model.start()
+    return replace(start, slots=torch.from_numpy(slots).to(start.slots))

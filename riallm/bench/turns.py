@@ -18,7 +18,7 @@ from pathlib import Path
 from riallm.bench.card import Card, Figure, emit
 from riallm.bench.peak import check_peak
 from riallm.bench.progress import progress_bar
-from riallm.bench.reactive import Counted, Reactive, counting_process
+from riallm.bench.reactive import Reactive, counting_process
 from riallm.bench.stateless import Turn, peer_config, peer_process
 from riallm.core.errors import RiallmError, UsageError
 from riallm.core.picture import picture
@@ -28,14 +28,15 @@ from riallm.eval.stats import Estimate, bootstrap
 @dataclass(frozen=True, slots=True)
 class Measured:
     """RxT's conversations, which began at the steps `begins`; the peer's with its keys and values at hand; and of the
-    turns with the numbers `chosen` the peer's that read all anew, and what was counted of the first conversation."""
+    turns with the numbers `chosen` the peer's that read all anew, and peaks and FLOPs of the first conversation."""
 
     ours: list[list[Turn]]
     begins: list[int]
     cached: list[Turn]
     chosen: list[int]
     anew: list[Turn]
-    counted: list[Counted]
+    peaks: list[int]
+    flops: list[int]
 
 
 def slope(costs: Sequence[Sequence[float]], begins: Sequence[int]) -> Estimate:
@@ -129,7 +130,7 @@ def measure(num: int, query: int, answer: int, layers: int, conversations: int, 
 
     shape, threads = replace(RXT_BETA_MICRO, num_layers=layers), torch.get_num_threads()
     talker = Reactive(shape, device=device)
-    each, chosen = query + answer, [turn for turn in (2**k for k in range(20)) if turn <= num]
+    each, chosen = query + answer, [2**k for k in range(20) if 2**k <= num]
     begins = [number * num // conversations for number in range(conversations)]
     steps = num + begins[-1]
     with (
@@ -142,22 +143,23 @@ def measure(num: int, query: int, answer: int, layers: int, conversations: int, 
         ours: list[list[Turn]] = [[] for _ in begins]
         cached: list[Turn] = []
         anew: list[Turn] = []
-        counted: list[Counted] = []
+        watched = []
         order = random.Random(0)  # who comes first has colder caches: it shall not always be the longest conversation
         for step in range(steps):  # side by side, so that a busy moment of the machine meets all of them
+            watched += [memories[0]] if step + 1 in chosen else []
             for number in order.sample(range(len(begins) + 1), len(begins) + 1):
                 if number == len(begins):
                     cached += [peer.turn(query, answer)] if step < num else []
                 elif 0 <= step - begins[number] < num:
                     turn, memories[number] = talker.turn(memories[number], query, answer)
                     ours[number].append(turn)
-            if step + 2 in chosen:
-                counted.append(counting.turn(memories[0], query, answer))
             done(step + 1)
         for number, before in enumerate(chosen):
             anew.append(peer.turn_anew((before - 1) * each, query, answer))
             done(steps + number + 1)
-    return Measured(ours, begins, cached, chosen, anew, counted)
+        peaks = [counting.peak(memory, query, answer) for memory in watched]
+        flops = [counting.flops(memory, query, answer) for memory in watched]
+    return Measured(ours, begins, cached, chosen, anew, peaks, flops)
 
 
 def told(measured: Measured) -> dict[str, Figure]:
@@ -171,8 +173,8 @@ def told(measured: Measured) -> dict[str, Figure]:
         change = slope([[getattr(turn, name) for turn in turns] for turns in conversations], measured.begins)
         figures[f"{name}_slope_percent_a_turn"] = 100 * change.value
         figures[f"{name}_slope_low"], figures[f"{name}_slope_high"] = 100 * change.low, 100 * change.high
-    same = {"flops": [each.flops for each in measured.counted], "peak": [each.peak for each in measured.counted]}
-    for name, values in (same | {"kept": [turn.kept for turn in later]}).items():
+    same = {"flops": measured.flops[1:], "kept": [turn.kept for turn in later], "peak": measured.peaks[1:]}
+    for name, values in same.items():
         figures[f"{name}_median"] = statistics.median(values)
         figures[f"{name}_spread_percent"] = 100 * (max(values) - min(values)) / statistics.median(values)
     turns = range(2, len(ours) + 1)

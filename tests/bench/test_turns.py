@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from riallm.bench import turns
-from riallm.bench.reactive import Counted, counter
+from riallm.bench.reactive import counter
 from riallm.bench.stateless import Stateless, Turn, peer_config
 from riallm.models.llama import Llama
 from riallm.models.rxt import RxT
@@ -120,7 +120,7 @@ def test_the_first_turn_of_the_peer_counts_nowhere_either() -> None:
 
     ours = [[turn(3.0, 3.0)] * 8] * 2
     anew = [turn(9.0, 9.0), *(turn(float(number), float(number)) for number in (2, 4, 8))]
-    found = turns.told(turns.Measured(ours, [0, 4], [turn(1.0, 1.0)] * 8, [1, 2, 4, 8], anew, [Counted(3, 1)] * 3))
+    found = turns.told(turns.Measured(ours, [0, 4], [turn(1.0, 1.0)] * 8, [1, 2, 4, 8], anew, [1] * 4, [3] * 4))
     for name, wanted in (("first", 3.0), ("whole", 4.0), ("flops", 3.0)):  # the whole has the update
         assert found[f"anew_{name}_from_turn"] == wanted
         assert found[f"cached_{name}_from_turn"] is None

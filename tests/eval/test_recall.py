@@ -122,6 +122,7 @@ def test_the_table_counts() -> None:
     assert found["memory"]["information"]["value"] == pytest.approx(2 / 3)
     assert found["memory"]["retold"]["value"] == 0.0
     assert found["memory"]["retold_stale"]["value"] == 1.0
+    assert (found["memory"]["told_once"]["value"], found["memory"]["told_once"]["num"]) == (1.0, 2)
     assert found["swap"]["donor"]["value"] == 0.5
     assert found["swap"]["donor"]["num"] == 2
 

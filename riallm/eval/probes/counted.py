@@ -79,6 +79,7 @@ def table(asked: Sequence[Asked], *, num_values: int | None = None) -> dict[str,
         if condition not in CONDITIONS[1:]:
             found[condition]["by_live"] = _by(these, lambda each: each.live)
             retold = [each for each in these if each.retold]
+            found[condition]["told_once"] = told([each for each in these if not each.retold], lambda each: each.right)
             found[condition]["retold"] = told(retold, lambda each: each.right)
             found[condition]["retold_stale"] = told(retold, lambda each: each.stale)
             if any(each.group for each in these):
