@@ -13,6 +13,7 @@ import statistics
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 
 from riallm.bench.card import Card, Figure, emit
@@ -201,9 +202,11 @@ def told(measured: Measured) -> dict[str, Figure]:
 
 
 def _line(values: Sequence[float]) -> list[float]:
-    """The least-squares line through values of a noisy machine."""
-    fitted = statistics.linear_regression(range(len(values)), values)
-    return [fitted.intercept + fitted.slope * at for at in range(len(values))]
+    """The line of Theil and Sen, which a few turns on a busy machine do not move: through the median, with the median of
+    all slopes."""
+    slope = statistics.median((b - a) / (j - i) for (i, a), (j, b) in combinations(enumerate(values), 2))
+    begin = statistics.median(value - slope * at for at, value in enumerate(values))
+    return [begin + slope * at for at in range(len(values))]
 
 
 def draw(measured: Measured, path: Path) -> None:

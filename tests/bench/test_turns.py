@@ -114,6 +114,12 @@ def test_slopes_and_crossings() -> None:
     assert turns.crossing([2, 4, 8], 3.0, [2.0, 4.0, 2.0]) is None
 
 
+def test_a_busy_moment_moves_no_crossing() -> None:
+    costs = [float(turn) for turn in range(40)]
+    costs[3] = costs[4] = costs[5] = 1000.0
+    assert turns._line(costs) == pytest.approx([float(turn) for turn in range(40)])
+
+
 def test_the_first_turn_of_the_peer_counts_nowhere_either() -> None:
     def turn(first: float, flops: float) -> Turn:
         return Turn(first=first, rest=1.0, update=1.0, flops=flops, kept=1)
