@@ -202,8 +202,8 @@ def told(measured: Measured) -> dict[str, Figure]:
 
 
 def _line(values: Sequence[float]) -> list[float]:
-    """The line of Theil and Sen, which a few turns on a busy machine do not move: with the median of all slopes, through
-    the middle."""
+    """The line of Theil and Sen, which a few turns on a busy machine do not move: through the middle, with the median
+    of all slopes."""
     rise = statistics.median((b - a) / (j - i) for (i, a), (j, b) in combinations(enumerate(values), 2))
     begin = statistics.median(value - rise * at for at, value in enumerate(values))
     return [begin + rise * at for at in range(len(values))]
