@@ -7,14 +7,13 @@ What a token gets is the same bits whatever tokens are computed beside it.
 from __future__ import annotations
 
 import ctypes
-import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from riallm.quant.compiled import NotBuilt, kernels, open_library
+from riallm.quant.compiled import function_of
 
 SOURCE = Path(__file__).with_name("experts.cpp")
 LANES = 16
@@ -31,17 +30,8 @@ class _Call(ctypes.Structure):
     ]
 
 
-@functools.cache
-def _library() -> ctypes.CDLL | None:
-    if kernels().path == "torch":
-        return None
-    try:
-        found = open_library(SOURCE)
-    except NotBuilt:
-        return None
-    found.riallm_experts.restype = None
-    found.riallm_experts.argtypes = (ctypes.c_int, ctypes.c_void_p)
-    return found
+def _experts() -> Callable[..., None] | None:
+    return function_of(SOURCE, "riallm_experts", ctypes.c_int, ctypes.c_void_p)
 
 
 def takes(x: Tensor, weights: Sequence[Tensor]) -> bool:
@@ -50,19 +40,19 @@ def takes(x: Tensor, weights: Sequence[Tensor]) -> bool:
         not torch.is_grad_enabled()
         and all(type(each.data) is Tensor and each.is_cpu and each.dtype is torch.float32 for each in (x, *weights))
         and not any(size % LANES for size in weights[0].shape[1:])
-        and _library() is not None
+        and _experts() is not None
     )
 
 
 def mixed(x: Tensor, chosen: Tensor, shares: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Tensor:
     """x (N, D), chosen and shares (N, k), weights and biases of gate, up, down as `moe.Experts` has them -> (N, D)."""
-    library = _library()
-    assert library is not None
+    compiled = _experts()
+    assert compiled is not None
     given = [x, chosen, shares.float(), *weights, *biases]
     held = [each.contiguous() for each in given]  # as long as the call
     out = torch.empty_like(held[0])
     num, inner, hidden = weights[0].shape
     places = (each.data_ptr() for each in (*held, out))
     call = _Call(len(x), chosen.shape[1], num, hidden, inner, *places)
-    library.riallm_experts(torch.get_num_threads(), ctypes.byref(call))
+    compiled(torch.get_num_threads(), ctypes.byref(call))
     return out

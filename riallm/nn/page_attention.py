@@ -6,16 +6,16 @@ Its results are the same bits whatever else is computed in the same call and in 
 from __future__ import annotations
 
 import ctypes
-import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from riallm.nn.attention import Ranges
-from riallm.quant.compiled import NotBuilt, kernels, open_library
+from riallm.quant.compiled import function_of
 
 SOURCE = Path(__file__).with_name("attention.cpp")
 KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
@@ -56,29 +56,19 @@ class Queries:
     terms: Tensor | None
 
 
-@functools.cache
-def _library() -> ctypes.CDLL | None:
-    if kernels().path == "torch":
-        return None
-    try:
-        found = open_library(SOURCE)
-    except NotBuilt:
-        return None
-    found.riallm_attend.restype = None
-    found.riallm_attend.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
-    return found
+def _attend() -> Callable[..., None] | None:
+    return function_of(SOURCE, "riallm_attend", ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
 
 
 def available() -> bool:
     """Whether there is a compiled kernel here."""
-    return _library() is not None
+    return _attend() is not None
 
 
 def kernel() -> int:
     """Where its function is, for another library to call."""
-    library = _library()
-    assert library is not None
-    found = ctypes.cast(library.riallm_attend, ctypes.c_void_p).value
+    function: Any = _attend()
+    found = ctypes.cast(function, ctypes.c_void_p).value
     assert found is not None
     return found
 
@@ -93,12 +83,12 @@ def attend_pages(
 ) -> Tensor:
     """(N, H, K) float32 from q (N, H, K) float32, keys (P, G, K, PAGE) and values (P, G, PAGE, K) in float32, bfloat16,
     or int8 with scales (P, G, PAGE) float32. Every query sees the keys up to its own, within the ranges."""
-    library = _library()
-    assert library is not None
+    compiled = _attend()
+    assert compiled is not None
     out = torch.empty_like(q)
     call = call_of(q.shape[1], keys, values, scales, ranges)
     call.q, call.out = q.data_ptr(), out.data_ptr()
-    library.riallm_attend(torch.get_num_threads(), ctypes.byref(call), stretches_of(queries), len(queries))
+    compiled(torch.get_num_threads(), ctypes.byref(call), stretches_of(queries), len(queries))
     return out
 
 

@@ -9,9 +9,8 @@ Letters: N tokens, D hidden, K head size.
 from __future__ import annotations
 
 import ctypes
-import functools
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -22,7 +21,7 @@ from torch import Tensor
 
 from riallm.nn.page_attention import Call, Stretch, call_of, kernel, stretches_of
 from riallm.nn.paged import PagedPass, terms_of
-from riallm.quant.compiled import NotBuilt, kernels, open_library
+from riallm.quant.compiled import function_of, kernels
 from riallm.quant.matmul import NUMBER, workspace_floats
 from riallm.quant.prepared import Prepared
 
@@ -92,22 +91,13 @@ class _Run(ctypes.Structure):
     ]
 
 
-@functools.cache
-def _library() -> ctypes.CDLL | None:
-    if kernels().linear is None:
-        return None
-    try:
-        found = open_library(SOURCE)
-    except NotBuilt:
-        return None
-    found.riallm_run.restype = None
-    found.riallm_run.argtypes = (ctypes.c_void_p, ctypes.c_void_p)
-    return found
+def _run() -> Callable[..., None] | None:
+    return function_of(SOURCE, "riallm_run", ctypes.c_void_p, ctypes.c_void_p)
 
 
 def available() -> bool:
     """Whether programs run here."""
-    return _library() is not None
+    return _run() is not None
 
 
 class Program:
@@ -150,8 +140,8 @@ class Program:
     def run(self, x: Tensor, turn: tuple[Tensor, Tensor], within: PagedPass) -> Tensor:
         """x (N, D): embeddings. turn: cosine and sine (N, K/2) of the positions. The result of the last operation in
         float32; keys and values of the tokens are in their pages then."""
-        library = _library()
-        assert library is not None
+        compiled = _run()
+        assert compiled is not None
         rows, store = len(x), within.store
         cosine, sine = (each.float().contiguous() for each in turn)
         terms = self._terms(within)
@@ -179,7 +169,7 @@ class Program:
                 seconds=ctypes.addressof(self._seconds),
             )
             self.num_runs += 1
-            library.riallm_run(ctypes.byref(self._program), ctypes.byref(run))
+            compiled(ctypes.byref(self._program), ctypes.byref(run))
             return buffers[self.ops[-1].target].clone()
 
     def spent(self) -> dict[str, Spent]:

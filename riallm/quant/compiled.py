@@ -22,6 +22,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from riallm.core.errors import UsageError
 from riallm.core.files import cache_home, sha256
@@ -91,6 +92,21 @@ def openmp_runtimes() -> list[str]:
     except OSError:
         return []
     return sorted({found[0] for line in lines if (found := _RUNTIME.search(line))})
+
+
+@functools.cache
+def function_of(source: Path, name: str, *arguments: Any) -> Callable[..., None] | None:
+    """A function of a file as `open_library` takes it, which gives nothing back, with the types of its arguments; None
+    where nothing is compiled."""
+    if kernels().linear is None:
+        return None
+    try:
+        found = getattr(open_library(source), name)
+    except NotBuilt:
+        return None
+    found.restype, found.argtypes = None, arguments
+    function: Callable[..., None] = found
+    return function
 
 
 def open_library(source: Path) -> ctypes.CDLL:
