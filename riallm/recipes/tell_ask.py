@@ -313,7 +313,7 @@ ROWS = {
     "all": ("1x", None, "exact"),
     "one interaction after it was told": ("1x", None, "by_distance", "1"),
     "eight after": ("1x", None, "by_distance", "8"),
-    "of values that were never changed": ("1x", None, "told_once"),
+    "values that were never changed": ("1x", None, "told_once"),
     "after a change": ("1x", None, "retold"),
     "with a new memory": ("1x", "reset", "exact"),
     "with another conversation's": ("1x", "swap", "exact"),
