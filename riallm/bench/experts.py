@@ -39,8 +39,6 @@ def measure(shape: str, nums: Sequence[int], *, rounds: int) -> dict[str, Figure
     from riallm.nn.moe import MixtureOfExperts
 
     hidden, size, num_experts, each = _sizes(shape)
-    if min(nums) < 1:
-        raise UsageError(f"got {min(nums)} tokens, expected at least one")
     mixture = MixtureOfExperts(
         hidden_size=hidden, intermediate_size=size, num_experts=num_experts, experts_per_token=each
     )

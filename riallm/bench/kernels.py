@@ -53,19 +53,18 @@ def main(argv: list[str]) -> int:
     try:
         kinds = KINDS if options.kinds is None else _chosen(options.kinds.split(","))
         shapes = [] if options.shapes == "none" else [_shape(text) for text in options.shapes.split(",")]
-        nums = [int(text) for text in options.rows.split(",")]
+        nums, tokens = _numbers("--rows", options.rows), _numbers("--tokens", options.tokens)
         figures: dict[str, Figure] = {"kernels": kernel_status(), "threads": torch.get_num_threads()}
         size = options.megabytes << 20
         figures["read GB/s"] = bandwidth(size, rounds=options.rounds)
         for shape in shapes:
             figures |= measure(shape, kinds, nums, num_bytes=size // 4, rounds=options.rounds)
         if options.experts != "none":
-            tokens = [int(text) for text in options.tokens.split(",")]
             figures |= experts.measure(options.experts, tokens, rounds=options.rounds)
         figures["read GB/s, at the end"] = bandwidth(size, rounds=options.rounds)
-    except ValueError as error:
+    except RiallmError as error:
         sys.stderr.write(f"kernels: {error}\n")
-        return error.exit_code if isinstance(error, RiallmError) else UsageError.exit_code
+        return error.exit_code
     emit(Card(name="kernels", command=" ".join(["riallm bench kernels", *argv]), figures=figures))
     return 0
 
@@ -154,6 +153,13 @@ def _chosen(names: Sequence[str]) -> list[Kind]:
     if unknown := set(names) - set(KINDS):
         raise UsageError(f"unknown kinds {', '.join(sorted(unknown))}; there are {', '.join(KINDS)}")
     return found
+
+
+def _numbers(option: str, text: str) -> list[int]:
+    parts = text.split(",")
+    if not all(part.isdecimal() and int(part) for part in parts):
+        raise UsageError(f"{option} is {text!r}; expected whole numbers from 1 on, with commas between")
+    return [int(part) for part in parts]
 
 
 def _shape(text: str) -> tuple[int, int]:

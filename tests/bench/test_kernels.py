@@ -56,8 +56,9 @@ def test_experts_that_compute_something_else_are_not_measured(
         ("--shapes", "64x100", "got the shape '64x100'"),
         ("--experts", "16x24x6", "got the experts '16x24x6'"),
         ("--experts", "16x24x6x7", "expected 1 to 6, the experts"),
-        ("--tokens", "1,0", "got 0 tokens"),
-        ("--tokens", "a", "invalid literal"),
+        ("--tokens", "1,0", "--tokens is '1,0'"),
+        ("--tokens", "a", "--tokens is 'a'"),
+        ("--rows", "a", "--rows is 'a'"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(

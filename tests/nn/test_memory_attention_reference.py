@@ -45,7 +45,7 @@ def turn() -> tuple[Tensor, Tensor]:
     return angles.cos()[None, None], angles.sin()[None, None]
 
 
-def compare(config: MemoryAttentionConfig, num_layers: int = 2) -> None:
+def assert_written_alike(config: MemoryAttentionConfig, num_layers: int = 2) -> None:
     module = MemoryAttention(config, num_layers=num_layers, hidden_size=HIDDEN, head_dim=HEAD, num_slots=SLOTS, eps=EPS)
     weights = drawn_weights(module, seed=1)
     slots = drawn(num_layers, len(MASK), SLOTS, HIDDEN, seed=2) + 0.5 * drawn(num_layers, len(MASK), SLOTS, 1, seed=3)
@@ -68,17 +68,19 @@ def test_the_gates_that_a_configuration_takes() -> None:
 @pytest.mark.parametrize("gate", [gate for gate in gates() if gate.bias is None], ids=named)
 @pytest.mark.parametrize("variant", get_args(Variant))
 def test_a_write_is_what_its_formulas_say(variant: Variant, gate: GateConfig) -> None:
-    compare(MemoryAttentionConfig(variant=variant, num_heads=2, num_kv_heads=2, gate=gate))
+    assert_written_alike(MemoryAttentionConfig(variant=variant, num_heads=2, num_kv_heads=2, gate=gate))
 
 
 @pytest.mark.parametrize("variant", get_args(Variant))
 def test_names_of_slots_are_added_to_what_they_ask(variant: Variant) -> None:
-    compare(MemoryAttentionConfig(variant=variant, num_heads=4, num_kv_heads=2, slot_identity=True))
+    assert_written_alike(MemoryAttentionConfig(variant=variant, num_heads=4, num_kv_heads=2, slot_identity=True))
 
 
 @pytest.mark.parametrize("variant", ["interlayer", "gated_self_interlayer"])
 def test_a_mean_is_of_neighbouring_layers(variant: Variant) -> None:
-    compare(MemoryAttentionConfig(variant=variant, num_heads=2, num_kv_heads=2, layer_groups=2), num_layers=4)
+    assert_written_alike(
+        MemoryAttentionConfig(variant=variant, num_heads=2, num_kv_heads=2, layer_groups=2), num_layers=4
+    )
 
 
 @pytest.mark.parametrize("gate", gates(), ids=named)
