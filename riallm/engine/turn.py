@@ -87,8 +87,8 @@ class Turn:
 def unwritten(error: Exception, version: int) -> ClientError:
     """What whoever goes on is told when an update failed, of a memory that holds so many interactions."""
     return ClientError(
-        f"the memory could not be written behind an earlier answer ({error}); it holds {version} interactions as "
-        "before, and the conversation can go on from there"
+        f"the memory could not be written behind an earlier answer ({error}); that interaction is not remembered, and "
+        f"version {version} of the memory, from before it, can be gone on with"
     )
 
 

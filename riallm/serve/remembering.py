@@ -25,6 +25,7 @@ class Remembering:
         self._conversation = named.id if isinstance(named, ConversationRef) else named
         self._previous = body.previous_response_id
         self.saying: Saying | None = None
+        self._after: Place | None = None
         if self._memories is None:
             for name in ("store", "previous_response_id", "conversation"):
                 if getattr(body, name) not in (None, False):
@@ -54,13 +55,28 @@ class Remembering:
         if self._memories is None:
             return None
         with told_to_clients(self._previous, self._conversation):
-            place = self._memories.read(self._place(self._memories), prompt.history)
+            self._after = self._place(self._memories)
+            place = self._memories.read(self._after, prompt.history)
         return Interaction(memory=place.memory, after=None if self.saying is None else self.saying.after)
 
     def drop(self) -> None:
         """It is not asked after all."""
         if self.saying is not None:
             self.saying.drop()
+
+    def why(self, error: ApiError) -> ApiError:
+        """What a client is told whose answer failed. It may have waited for a memory that could not be kept, and is told
+        that as whoever had come later."""
+        memory = None if self._after is None else self._after.memory
+        missing = memory.exception() if memory is not None and memory.done() else None
+        if missing is None:
+            return error
+        known = isinstance(missing, UnknownSession)
+        try:
+            with told_to_clients(self._previous, self._conversation):
+                raise missing if known else (Lost if self._conversation else UnknownSession)(str(missing))
+        except ApiError as told:
+            return told
 
     def _place(self, memories: Memories) -> Place:
         if not self.stores:

@@ -55,10 +55,13 @@ class Response:
     async def whole(self) -> dict[str, Any]:
         """The answer in one."""
         finish: Finish = "stop"
-        async for turn in self._chat.turns():
-            for each in turn.events:
-                list(self._items.take(each))
-            finish = turn.finish or finish
+        try:
+            async for turn in self._chat.turns():
+                for each in turn.events:
+                    list(self._items.take(each))
+                finish = turn.finish or finish
+        except ApiError as error:
+            raise self._remembering.why(error) from None
         list(self._items.end(finish))
         return self._object(finish)
 
@@ -79,6 +82,7 @@ class Response:
 
     def failed(self, error: ApiError) -> bytes:
         """The event that says so."""
+        error = self._remembering.why(error)
         said = {"code": error.code or "server_error", "message": str(error)}
         return self._event({"type": "response.failed", "response": {**self._object("error"), "error": said}})
 

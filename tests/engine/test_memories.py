@@ -226,11 +226,11 @@ def test_an_update_that_fails_leaves_the_last_good_head(model: Watched, opened: 
     good = memories.respond_in(name)
     respond(memories, good)
     model.wrong = lambda row, slots: slots * float("nan")
-    with pytest.raises(ClientError, match="it holds 1 interactions as before"):
+    with pytest.raises(ClientError, match="version 1 of the memory, from before it"):
         respond(memories, memories.respond_in(name))
     model.wrong = None
     assert memories.store.head(name) == good.id
-    with pytest.raises(Lost, match="it holds 1 interactions as before"):
+    with pytest.raises(Lost, match="version 1 of the memory, from before it"):
         memories.respond_in(name)
     assert respond(memories, memories.respond_in(name)).version == 2
 
@@ -247,7 +247,7 @@ def test_why_nothing_is_behind_a_response_is_known_of_the_last_ones(
         with pytest.raises(ClientError):
             respond(memories, saying)
     for id in lost[1:]:
-        with pytest.raises(UnknownSession, match=r"could not be written .*no number.*; it holds 0 interactions"):
+        with pytest.raises(UnknownSession, match=r"could not be written .*no number.*; .* version 0 of the memory"):
             memories.respond(id)
     with pytest.raises(UnknownSession, match="no memory 'resp_"):
         memories.respond(lost[0])
@@ -272,7 +272,7 @@ def test_what_could_not_be_stored_is_told_once(opened: Open, call: Callable[[Mem
     say(memories, Interaction(memory=saying.place.memory, after=saying.after))
     assert isinstance(saying.kept.exception(SECONDS), ClientError)
     store.full = False
-    with pytest.raises(Lost, match=r"could not be written .*\(no room\); it holds 1 interactions"):
+    with pytest.raises(Lost, match=r"could not be written .*\(no room\); .* version 1 of the memory"):
         call(memories, name)
     assert respond(memories, memories.respond_in(name)).version == 2
     assert not memories._lost

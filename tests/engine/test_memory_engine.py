@@ -257,7 +257,7 @@ def test_an_update_that_fails_fails_alone(
     last = [answer(ticket)[-1] for ticket in tickets][-1]
     assert max(model.rows) == 3, "they ended, and were written, together"
     assert [after(requests[at]).result(SECONDS).version for at in (0, 2)] == [1, 1]
-    with pytest.raises(ClientError, match=f"{told}.*it holds 0 interactions as before"):
+    with pytest.raises(ClientError, match=f"{told}.*version 0 of the memory, from before it"):
         after(requests[1]).result(SECONDS)
     assert last.finish == "error" and "could not be written" in (last.error or "")
     again = asked(PROMPTS[0], held)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -327,20 +328,41 @@ def test_an_update_without_numbers_leaves_the_last_good_memory(told: Remembering
     told.watch.wrong = float("nan")
     lost = respond(told, "two", conversation=conversation)
     assert lost.status in ("completed", "incomplete"), "the answer was good"
-    with pytest.raises(APIStatusError) as caught:
-        respond(told, "three", previous_response_id=lost.id)
-    assert caught.value.status_code in (404, 500), "it waited for the update, or came behind it"
+    with pytest.raises(NotFoundError):
+        respond(told, "three", previous_response_id=lost.id)  # it waited for the update, or came behind it
     told.watch.wrong = 1.0
     until(lambda: not told.memories._pending)
-    with pytest.raises(NotFoundError, match=r"not found: the memory could not be written .* holds 1 interactions"):
+    with pytest.raises(NotFoundError, match=r"not found: the memory could not be written .* version 1 of the memory"):
         respond(told, "three", previous_response_id=lost.id)
     patient = told.client.with_options(max_retries=2)
-    with pytest.raises(InternalServerError, match=r"could not be written .* holds 1 interactions") as failed:
+    with pytest.raises(InternalServerError, match=r"could not be written .* version 1 of the memory") as failed:
         patient.responses.create(model="tiny", input="three", conversation=conversation)
     assert (failed.value.code, failed.value.param) == ("interaction_lost", "conversation")
     later = respond(told, "three", conversation=conversation)
     assert later.output_text == alone(told, ["one", "three"])[0][1]
     assert first.output_text == alone(told, ["one"])[0][0]
+
+
+def test_who_waits_for_an_update_that_fails_is_told_as_whoever_comes_later(told: Remembering) -> None:
+    conversation = told.client.conversations.create().id
+    patient = told.client.with_options(max_retries=2)
+    for place in ("conversation", "previous_response_id"):
+        told.watch.wrong = float("nan")
+        told.watch.gate.clear()
+        lost = respond(told, "two", **{"conversation": conversation} if place == "conversation" else {})
+        given = {place: conversation if place == "conversation" else lost.id}
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(patient.responses.create, model="tiny", input="three", **given)
+            until(lambda: told.memories.engine.load().waiting > 0)
+            told.watch.gate.set()
+            error = waiting.exception()
+        told.watch.wrong = 1.0
+        assert isinstance(error, APIStatusError)
+        expected = {"conversation": (500, "interaction_lost"), "previous_response_id": (404, "previous_response_not_found")}
+        assert (error.status_code, error.code, error.param) == (*expected[place], place)
+        assert "could not be written" in str(error)
+    events = list(patient.responses.create(model="tiny", input="four", conversation=conversation, stream=True))
+    assert events[-1].type in ("response.completed", "response.incomplete"), "it was told once"
 
 
 def test_of_two_servers_that_answer_at_once_the_later_one_tells(start: Start, tmp_path: Path) -> None:
