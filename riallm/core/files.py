@@ -10,6 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from riallm.core.errors import UsageError
+
 
 def atomic_write(path: Path, data: bytes, *, mode: int | None = None) -> None:
     """Replace `path` by `data` in one step; on any failure the old content stays.
@@ -31,6 +33,22 @@ def atomic_write(path: Path, data: bytes, *, mode: int | None = None) -> None:
         with contextlib.suppress(FileNotFoundError):
             Path(name).unlink()
         raise
+
+
+def made_folder(path: Path) -> Path:
+    """A folder for what is made, which is there or is made now. Raises UsageError where none can be, or where nothing
+    can be written into it."""
+    try:
+        if path.exists() and not path.is_dir():
+            raise UsageError(f"{path} is no folder; name another for what is made, by --out")
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise UsageError(
+            f"nothing can be written into the folder {path}: {error.strerror}; name another, by --out"
+        ) from None
+    return path
 
 
 def sync(path: Path) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from riallm.agent.repair.program import Program
 from riallm.code.edit import Edit
+from riallm.core import locks
 from riallm.core.errors import ProjectError, UsageError
 from riallm.core.files import atomic_write, sha256, state_home
 
@@ -49,16 +49,6 @@ def only_one(root: Path) -> Iterator[None]:
     """Hold the project for one repair at a time; ProjectError names the process that has it."""
     folder = state_home() / "locks"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with (folder / sha256(str(root).encode())[:24]).open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip() or "unknown"
-            raise ProjectError(
-                f"another riallm fix (process {holder}) is working on {root}; wait for it, or end it"
-            ) from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+    busy = f"another riallm fix (process {{holder}}) is working on {root}; wait for it, or end it"
+    with locks.only_one(folder / sha256(str(root).encode())[:24], busy, error=ProjectError):
         yield
