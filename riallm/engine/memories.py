@@ -211,7 +211,7 @@ class Memories:
             return last.id, Place(key=last.id.encode(), memory=last.kept)
         head = self.store.head(conversation)
         if head is None:
-            raise UnknownSession(f"there is no conversation {conversation!r}")
+            raise UnknownSession(f"there is no conversation {conversation[:100]!r}")
         return head, self.behind(head)
 
     def _begun(self, place: Place, parent: str | None, conversation: str | None) -> Saying:

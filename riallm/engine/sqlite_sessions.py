@@ -241,7 +241,7 @@ class SQLiteSessions:
             raise CheckpointError(f"{self.where} cannot be read or written ({error}): {advice}") from None
 
     def _opened(self) -> sqlite3.Connection:
-        place = ":memory:" if self.path is None else self.path
+        place = ":memory:" if self.path is None else self.path.absolute()  # a file may have that name
         connection = sqlite3.connect(place, timeout=WAIT_SECONDS, isolation_level=None, check_same_thread=False)
         try:
             self._admit(connection)
@@ -307,7 +307,7 @@ def _move(connection: sqlite3.Connection, conversation: str, expected: str | Non
 
 
 def _no_conversation(conversation: str) -> UnknownSession:
-    return UnknownSession(f"there is no conversation {conversation!r}")
+    return UnknownSession(f"there is no conversation {conversation[:100]!r}")
 
 
 def _require(connection: sqlite3.Connection, id: str) -> None:
@@ -319,7 +319,9 @@ def _missing(connection: sqlite3.Connection, id: str) -> UnknownSession:
     """The error for a snapshot that is not stored."""
     row = connection.execute("SELECT dropped, why FROM tombstones WHERE id = ?", (id,)).fetchone()
     if row is None:
-        return UnknownSession(f"no memory {id!r} is stored; give the id of an earlier answer, or begin a conversation")
+        return UnknownSession(
+            f"no memory {id[:100]!r} is stored; give the id of an earlier answer, or begin a conversation"
+        )
     when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(row[0]))
     return ExpiredSession(f"the memory {id} was dropped at {when}: {row[1]}; begin a new conversation")
 

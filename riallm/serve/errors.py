@@ -68,33 +68,37 @@ def of_engine(error: RiallmError, *, retry_seconds: int = 1) -> ApiError:
 def of_validation(error: ValidationError) -> ApiError:
     """The first of what pydantic found, with the field named.
 
-    Of a value that may be one thing or another, every member complains. The one that was meant is the one that got as
-    far as a field of its own, so that complaint is told.
+    Of a value that may be one thing or another, every member complains. The one that was meant is the one that got
+    furthest, and did not only say that it is another type; that complaint is told.
     """
-    found = error.errors(include_url=False, include_context=False, include_input=False)
-    inner = [each for each in found if each["type"] in _INNER and each["loc"][:1] == found[0]["loc"][:1]]
-    first = max(inner, key=lambda each: len(each["loc"]), default=found[0])
+    found = error.errors(include_url=False, include_input=False)
+    several = [each for each in found if each["loc"][:1] == found[0]["loc"][:1]]
+    first = max(several, key=lambda each: (len(_parts(each["loc"])), not each["type"].endswith("_type")))
     param = _path(first["loc"])
     if first["type"] == "extra_forbidden":
         return ApiError(400, f"Unrecognized request argument supplied: {param}", param=param, code="unknown_parameter")
     if first["type"] == "missing":
         return ApiError(400, f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter")
-    message = f"Invalid value for '{param}': {first['msg']}." if param else f"Invalid request: {first['msg']}."
+    said = first["msg"]
+    if first["type"] == "union_tag_invalid":
+        said = "its type is '{tag}', and may be {expected_tags}".format(**first["ctx"])
+    message = f"Invalid value for '{param}': {said}." if param else f"Invalid request: {said}."
     return ApiError(400, message, param=param or None, code="invalid_value")
 
 
 def _path(location: tuple[int | str, ...]) -> str:
-    """messages[0].content; names that pydantic gives to the members of a union are left out."""
-    text = ""
-    for part in location:
-        if isinstance(part, int):
-            text += f"[{part}]"
-        elif part.replace("_", "a").isidentifier() and part[:1].islower() and part not in _KINDS:
-            text += f".{part}" if text else part
-    return text
+    """messages[0].content"""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in _parts(location)).removeprefix(".")
 
 
-_INNER = frozenset({"literal_error", "extra_forbidden", "missing"})
+def _parts(location: tuple[int | str, ...]) -> list[int | str]:
+    """A location without the names that pydantic gives to the members of a union."""
+    return [part for part in location if isinstance(part, int) or _is_field(part)]
+
+
+def _is_field(part: str) -> bool:
+    return part.replace("_", "a").isidentifier() and part[:1].islower() and part not in _KINDS
+
 
 # How pydantic calls a member of a union in a location.
 _KINDS = frozenset({"str", "int", "float", "bool", "list", "dict", "none", "constrained-str", "constrained-int"})

@@ -65,8 +65,8 @@ class Remembering:
             self.saying.drop()
 
     def why(self, error: ApiError) -> ApiError:
-        """What a client is told whose answer failed. It may have waited for a memory that could not be kept, and is told
-        that as whoever had come later."""
+        """What a client is told whose answer failed. If it waited for a memory that could not be kept, it is told so as
+        whoever comes later."""
         memory = None if self._after is None else self._after.memory
         missing = memory.exception() if memory is not None and memory.done() else None
         if missing is None:

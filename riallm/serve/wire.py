@@ -168,7 +168,7 @@ def parse(data: bytes, kind: type[_B], endpoint: str) -> _B:
     except (ValueError, RecursionError) as error:
         raise ApiError(400, f"The body is no JSON that can be read: {error}.", code="invalid_json") from None
     if not isinstance(value, Mapping):
-        raise ApiError(400, f"The body is a JSON {type(value).__name__}; expected an object.", code="invalid_json")
+        raise ApiError(400, "The body is JSON, but no object; send one.", code="invalid_json")
     try:
         return kind.model_validate(sift(endpoint, value))
     except ValidationError as error:

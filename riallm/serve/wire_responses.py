@@ -115,8 +115,12 @@ class FunctionTool(Function):
 
 def as_chat(body: ResponseBody) -> ChatBody:
     """The same request to chat. Raises ApiError, with `input` for what chat calls messages."""
+    messages = _messages(body)
+    if not messages:
+        said = "Invalid value for 'input': it has reasoning alone, which is passed over; say something."
+        raise ApiError(400, said, param="input", code="invalid_value")
     made: dict[str, Any] = {
-        "messages": _messages(body),
+        "messages": messages,
         "tools": _tools(body) or None,
         "tool_choice": _choice(body),
         "parallel_tool_calls": body.parallel_tool_calls,

@@ -96,7 +96,7 @@ def line(store: SessionStore, conversation: str) -> list[str]:
 
 def test_what_was_put_comes_back_to_the_bit(store: SQLiteSessions, opened: Open, clock: SimpleNamespace) -> None:
     states = [drawn(3, model="abc"), replace(drawn(4), slots=drawn(4).slots.bfloat16()), drawn(5, shape=(3, 2, 1, 5))]
-    states[0].slots[0, 0, 0, :3] = torch.tensor([-0.0, 1e-45, 3.4e38])
+    states[0].slots[0, 0, 0, :3] = torch.tensor([-0.0, 1e-45, 1e19])
     ids = [store.put(state, parent=None, note=bytes([index, 0, 255])) for index, state in enumerate(states)]
     child = store.put(states[0], parent=ids[2])
     store.close()
@@ -360,6 +360,14 @@ def test_a_file_that_is_no_database_is_left_alone(path: Path, data: bytes) -> No
         SQLiteSessions(path)
     assert path.read_bytes() == data
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_file_may_have_the_name_that_sqlite_gives_to_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with contextlib.closing(SQLiteSessions(Path(":memory:"))) as store:
+        id = store.put(drawn(), parent=None)
+    with contextlib.closing(SQLiteSessions(tmp_path / ":memory:")) as store:
+        assert store.get(id).id == id
 
 
 def test_databases_of_others_and_of_other_versions_are_left_alone(path: Path) -> None:

@@ -241,7 +241,14 @@ USER = {"role": "user", "content": "one"}
         ("responses", {"input": ""}, 400, "is empty"),
         ("responses", {"input": "one", "previous_response_id": "resp_0"}, 404, "not found"),
         ("responses", {"input": "one", "conversation": "conv_0"}, 404, "not found"),
-        ("responses", {"input": "one", "conversation": {"id": 3}}, 400, "conversation"),
+        ("responses", {"input": "one", "conversation": {"id": 3}}, 400, "'conversation.id'"),
+        ("responses", {"input": "one", "conversation": {"id": ""}}, 400, "'conversation.id': String should have at"),
+        ("responses", {"input": "one", "conversation": "c" * 5000}, 404, f"there is no conversation '{'c' * 100}'."),
+        ("responses", {"input": []}, 400, "'input': List should have at least 1 item"),
+        ("responses", {"input": [{"type": "foo"}]}, 400, "'input[0]': its type is 'foo', and may be 'message'"),
+        ("responses", {"input": [{**USER, "content": None}]}, 400, "content': Input should be a valid string"),
+        ("responses", {"input": [{"type": "reasoning"}]}, 400, "'input': it has reasoning alone"),
+        ("responses", [], 400, "no object"),
         ("responses", {"input": "one", "previous_response_id": "r", "conversation": "c"}, 400, "give one of them"),
         ("responses", {"input": "one", "previous_response_id": "\ud800"}, 400, "no JSON"),
         ("conversations", {"items": [USER]}, 400, "begins with nothing"),
@@ -252,7 +259,7 @@ USER = {"role": "user", "content": "one"}
     ],
 )
 def test_what_cannot_be_is_refused_and_nothing_is_written(
-    refusing: Remembering, path: str, body: dict[str, Any], status: int, words: str
+    refusing: Remembering, path: str, body: Any, status: int, words: str
 ) -> None:
     before = len(refusing.watch.written)
     found, told = refusing.post(f"/{path}" if path == "infill" else f"/v1/{path}", body)
@@ -358,8 +365,8 @@ def test_who_waits_for_an_update_that_fails_is_told_as_whoever_comes_later(told:
             error = waiting.exception()
         told.watch.wrong = 1.0
         assert isinstance(error, APIStatusError)
-        expected = {"conversation": (500, "interaction_lost"), "previous_response_id": (404, "previous_response_not_found")}
-        assert (error.status_code, error.code, error.param) == (*expected[place], place)
+        expected = (500, "interaction_lost") if place == "conversation" else (404, "previous_response_not_found")
+        assert (error.status_code, error.code, error.param) == (*expected, place)
         assert "could not be written" in str(error)
     events = list(patient.responses.create(model="tiny", input="four", conversation=conversation, stream=True))
     assert events[-1].type in ("response.completed", "response.incomplete"), "it was told once"
