@@ -47,24 +47,59 @@ def from_json(kind: type[_T], value: Mapping[str, Any], *, where: str = "") -> _
 
 
 def override(config: _T, assignments: Sequence[str]) -> _T:
-    """The configuration with each "a.b=value" carried out; values are read as Python literals, else as text."""
+    """The configuration with each "a.b=value" carried out; values are read as Python literals, else as text. One of
+    several configurations goes by its `name`, or by its number where they have none."""
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         if not equals or not name:
-            raise UsageError(f"'{assignment}' is no override; write name=value, for instance optimizer.lr=0.01")
+            raise UsageError(f"'{assignment}' is no override; write name=value, for instance dtype=float32")
         config = _with(config, name.split("."), text, name)
     return config
 
 
-def _with(config: _T, path: Sequence[str], text: str, name: str) -> _T:
-    known = {field.name for field in dataclasses.fields(config)} if dataclasses.is_dataclass(config) else set()
+def _with(config: Any, path: Sequence[str], text: str, name: str) -> Any:
+    known = parts(config)
     if path[0] not in known:
-        raise UsageError(f"no setting '{name}': '{path[0]}' is not one of {', '.join(sorted(known)) or '(none)'}")
+        there = f"is not one of {', '.join(known)}" if known else f"is sought in {config!r}, which is given as a whole"
+        raise UsageError(f"no setting '{name}': '{path[0]}' {there}")
+    old, named = known[path[0]], dataclasses.is_dataclass(config)
     if len(path) > 1:
-        value = _with(getattr(config, path[0]), path[1:], text, name)
+        value = _with(old, path[1:], text, name)
     else:
-        value = _convert(typing.get_type_hints(type(config))[path[0]], _literal(text), name)
-    return dataclasses.replace(config, **{path[0]: value})  # type: ignore[type-var]
+        value = _convert(typing.get_type_hints(type(config))[path[0]] if named else type(old), _literal(text), name)
+    if named:
+        return dataclasses.replace(config, **{path[0]: value})
+    return tuple(value if key == path[0] else each for key, each in known.items())
+
+
+def parts(config: Any) -> dict[str, Any]:
+    """What a configuration, or several in a tuple, has by name; empty for a plain value."""
+    if dataclasses.is_dataclass(config):
+        return {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    if isinstance(config, tuple) and all(map(dataclasses.is_dataclass, config)):
+        return {getattr(each, "name", str(number)): each for number, each in enumerate(config)}
+    return {}
+
+
+def differing(one: Any, other: Any, where: str = "") -> list[tuple[str, Any, Any]]:
+    """Settings in which two JSON values of configurations differ, as `override` names them, with both values; None for
+    one that is not there."""
+    known = _named(one), _named(other)
+    several = isinstance(one, list) and list(known[0]) != list(known[1])
+    if not all(known) or several:
+        return [] if one == other else [(where, one, other)]
+    names = dict.fromkeys([*known[0], *known[1]])
+    left, right = known
+    return [
+        found for name in names for found in differing(left.get(name), right.get(name), f"{where}.{name}".strip("."))
+    ]
+
+
+def _named(value: Any) -> dict[str, Any]:
+    if isinstance(value, list) and all(isinstance(each, dict) for each in value):
+        found = {str(each.get("name", number)): each for number, each in enumerate(value)}
+        return found if len(found) == len(value) else {}
+    return value if isinstance(value, dict) else {}
 
 
 def _literal(text: str) -> Any:
