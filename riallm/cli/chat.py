@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from riallm.cli.chat_line import next_line
 from riallm.cli.opened import add_model_options, open_model, served
 from riallm.core.errors import UsageError
 
@@ -104,11 +105,8 @@ def _converse(options: argparse.Namespace, model: LocalModel | MemoryModel, with
     messages: list[dict[str, Any]] = []
     shown = sys.stdin.isatty()
     while True:
-        sys.stdout.write("> " if shown else "")
-        sys.stdout.flush()
-        line = sys.stdin.readline()
-        if not line or line.strip() == ":quit":
-            sys.stdout.write("\n" if shown and not line else "")  # Ctrl-D leaves the cursor behind the prompt
+        line = next_line()
+        if line is None or line.strip() == ":quit":
             return
         if line.strip() == ":reset":
             messages = []

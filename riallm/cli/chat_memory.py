@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from riallm.cli.chat_line import next_line
 from riallm.core.errors import CheckpointError, RiallmError, UsageError
 
 if TYPE_CHECKING:
@@ -24,18 +25,14 @@ FIRST = "main"
 def converse(options: argparse.Namespace, model: MemoryModel) -> None:
     """Until the input ends, or :quit. Ctrl-C stops an answer and nothing else."""
     talk = Talk(options, model)
-    shown = sys.stdin.isatty()
-    if shown:
+    if sys.stdin.isatty():
         kept = f"{model.name} remembers what is said in {model.model.config.num_slots} slots"
         room = f"query and answer together have at most {model.context} tokens"
         _note(f"[{kept}; {room}. :help tells more, :quit ends]")
     while True:
         try:
-            sys.stdout.write("> " if shown else "")
-            sys.stdout.flush()
-            line = sys.stdin.readline()
-            if not line or line.strip() == ":quit":
-                sys.stdout.write("\n" if shown and not line else "")  # Ctrl-D leaves the cursor behind the prompt
+            line = next_line()
+            if line is None or line.strip() == ":quit":
                 break
             talk.heard(line.strip())
         except KeyboardInterrupt:
@@ -140,19 +137,16 @@ class Talk:
         )
 
     def _save(self, rest: str) -> None:
-        from riallm.nn.memory_state import load_memory
+        from riallm.nn.memory_state import check_memory_file
 
         path = _file(rest)
         if path.exists():
             try:
-                load_memory(path)
+                check_memory_file(path)
             except CheckpointError:
                 raise UsageError(f"{path} is there and holds no memory; it was left as it is. Give another") from None
         state = self.session.state
-        try:
-            state.save(path)
-        except OSError as error:
-            raise UsageError(f"{path} cannot be written: {error.strerror}; give another") from None
+        state.save(path)
         _note(f"[version {state.version} is kept in {path}: {path.stat().st_size} bytes]")
 
     def _load(self, rest: str) -> None:
@@ -162,6 +156,11 @@ class Talk:
             found = load_memory(_file(rest))
         except CheckpointError as error:
             raise UsageError(f"{error}. The conversation is as it was; :load takes a file that :save wrote") from None
+        if found.num_rows != 1:
+            raise UsageError(
+                f"{rest} holds the memories of {found.num_rows} conversations side by side, and here one is talked in; "
+                "give a file that :save wrote"
+            )
         self.session.load(found)
         _note(f"[going on from version {self.session.version}]")
 

@@ -7,7 +7,7 @@ Letters: L layers, B rows, T tokens, S slots, D hidden, V vocabulary, K head siz
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,9 @@ from riallm.nn.moe import Experts, MixtureOfExperts, Routing
 from riallm.nn.norm import RMSNorm
 from riallm.nn.rope import angles, frequencies
 from riallm.nn.state import KVState, ModelState, State
+
+_TYPES = (torch.float32, torch.bfloat16)
+"""That a model may be opened in, see `resident.DTYPES`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +60,9 @@ class RxTConfig:
     rope_theta: float = 10_000.0
 
     def __post_init__(self) -> None:
+        for name in (each.name for each in fields(self) if each.type == "int"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} is {getattr(self, name)}; it is at least 1")
         if self.hidden_size % self.num_heads or self.head_dim % 2:
             raise UsageError(
                 f"hidden_size ({self.hidden_size}) divided by num_heads ({self.num_heads}) must be an even head size"
@@ -136,6 +142,17 @@ class DecoderLayer(nn.Module):
         return x + out, routing
 
 
+def truths(mask: Tensor, shape: torch.Size) -> Tensor:
+    """A mask (B, T) of truths, or of 1 and 0 as tokenizers give it, as truths. Raises UsageError for another."""
+    if mask.shape != shape:
+        raise UsageError(f"a mask of shape {tuple(mask.shape)} for tokens of shape {tuple(shape)}; expected the same")
+    if mask.dtype == torch.bool:
+        return mask
+    if mask.is_floating_point() or mask.is_complex() or not ((mask == 0) | (mask == 1)).all():
+        raise UsageError(f"a mask of {mask.dtype}; expected truths, or integers 1 (a token) and 0 (padding)")
+    return mask.bool()
+
+
 def _norm(config: RxTConfig) -> RMSNorm:
     return RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
 
@@ -199,7 +216,9 @@ class RxT(Model):
 
     def start(self, num_rows: int = 1, *, seed: int = 0) -> MemoryState:
         """The memory before a conversation. seed: of drawn slots, normal as the document has them; learned ones are
-        the same for all."""
+        the same for all. Raises UsageError for less than one row."""
+        if num_rows < 1:
+            raise UsageError(f"{num_rows} conversations; there is at least 1")
         if self.start_slots is not None:
             slots = self.start_slots[:, None].expand(-1, num_rows, -1, -1)
         else:
@@ -226,11 +245,13 @@ class RxT(Model):
         return replace(memory, slots=slots, version=memory.version + 1)
 
     def end_turn(self, tokens: Tensor, mask: Tensor, state: MemoryState) -> MemoryState:
-        """See `Model.end_turn`. Raises UsageError for a memory that does not fit, or is of other rows."""
+        """See `Model.end_turn`; mask: truths, or 1 and 0. Raises UsageError for a memory that does not fit, or is of
+        other rows, and for a mask of another shape or with other numbers."""
         self.check_interaction(tokens)
         self.check_memory(state)
         if state.num_rows != len(tokens):
             raise UsageError(f"{len(tokens)} interactions for a memory of {state.num_rows} rows; expected one each")
+        mask = truths(mask, tokens.shape)
         return self.write(self.encode(tokens, mask), mask, state)
 
     def reading(self, memory: MemoryState) -> Reading:
@@ -248,11 +269,14 @@ class RxT(Model):
 
     def decode(self, ids: Tensor, state: MemoryState | TurnState) -> tuple[Tensor, TurnState]:
         """The plain form: ids (B, T) of an interaction -> logits (B, T, V) of what follows each, and the state behind
-        them. state: the memory, with which an interaction begins, or what the call before gave."""
+        them. state: the memory, with which an interaction begins, or what the call before gave. Raises UsageError for
+        a state of other rows."""
         state = self.turn(state) if isinstance(state, MemoryState) else state
         if state.tokens is None:
             raise UsageError("this state keeps no tokens, so nothing goes on from it; begin with `turn(memory)`")
-        start = state.tokens.meta.positions.shape[1]
+        rows, start = state.tokens.meta.positions.shape
+        if rows != len(ids):
+            raise UsageError(f"{len(ids)} rows of tokens for a state of {rows}; expected one each")
         out = self(ids, TokenMeta.plain(*ids.shape, start=start, device=ids.device), state)
         return self.logits(out.hidden), out.state
 
@@ -270,9 +294,9 @@ class RxT(Model):
     def check_memory(self, memory: MemoryState) -> None:
         """Raises UsageError for a memory of another type, shape or model, or that holds what is no number."""
         if memory.slots.dtype != self.dtype:
+            does = "open the model in that type" if memory.slots.dtype in _TYPES else "no model here writes such a one"
             raise UsageError(
-                f"the memory's numbers are {memory.slots.dtype}, this model computes in {self.dtype}; open the model "
-                "in the type that the memory was written in"
+                f"the memory's numbers are {memory.slots.dtype}, this model computes in {self.dtype}; {does}"
             )
         memory.check(self.config.memory_shape, self.fingerprint)
 

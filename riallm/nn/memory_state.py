@@ -5,10 +5,15 @@ Letters: L layers, B rows (conversations), S slots, D hidden, T tokens, H heads,
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -16,13 +21,16 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from riallm.core.errors import CheckpointError, UsageError
-from riallm.core.files import atomic_write
+from riallm.core.files import atomic_write, canonical_json
 from riallm.nn.attention import Ranges
 from riallm.nn.cross_attention import KeysValues, look
 from riallm.nn.meta import TokenMeta
 from riallm.nn.state import Alone, ModelState, Pass
 
-_FORMAT = "riallm-memory-1"
+_FORMAT, _WITHOUT_HASH = "riallm-memory-2", "riallm-memory-1"
+_TOLD = {_FORMAT: {"format", "version", "model", "sha256"}, _WITHOUT_HASH: {"format", "version", "model"}}
+_LONGEST_HEADER = 1 << 16
+_MOST_INTERACTIONS = 1 << 63
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -45,9 +53,21 @@ class MemoryState:
         return self.slots.nbytes
 
     def rows(self, chosen: slice | Sequence[int] | Tensor) -> MemoryState:
-        """The conversations `chosen`, in that order."""
-        if isinstance(chosen, Sequence):
-            chosen = torch.tensor(chosen, dtype=torch.int64, device=self.slots.device)
+        """The conversations `chosen`, in that order: a slice, numbers, or truths, one a row. Raises UsageError for
+        those that are not there."""
+        if not isinstance(chosen, slice):
+            num = self.num_rows
+            try:
+                found = torch.as_tensor(chosen, device=self.slots.device)
+                whole = found.numel() == 0 or not (found.is_floating_point() or found.is_complex())
+                found = found if found.dtype == torch.bool else found.long()
+                inside = len(found) == num if found.dtype == torch.bool else ((found >= -num) & (found < num)).all()
+                fits = whole and found.ndim == 1 and inside
+            except (RuntimeError, TypeError, ValueError):
+                fits = False
+            if not fits:
+                raise UsageError(f"rows {chosen} of a memory of {num}; expected a slice, or a list of 0 to {num - 1}")
+            chosen = found
         return replace(self, slots=self.slots[:, chosen])
 
     def detached(self) -> MemoryState:
@@ -78,41 +98,107 @@ class MemoryState:
                 f"the memory's numbers are {slots.dtype}; they are floats of 16 bits or more. Keep it in the type that "
                 "the model computes in"
             )
-        if not slots.isfinite().all():
-            raise UsageError("the memory holds what is no number, or infinite; go back to an earlier state of it")
+        if not slots.detach().float().square().sum(dim=-1).isfinite().all():  # what a norm takes the root of
+            raise UsageError(
+                "the memory holds what is no number, infinite, or too large to compute with; go back to an earlier "
+                "state of it"
+            )
 
     def to_bytes(self) -> bytes:
-        """The state as safetensors, every bit of it."""
+        """The state as safetensors, every bit of it, with a hash of numbers and header."""
         told = {"format": _FORMAT, "version": str(self.version), "model": self.model}
-        return save({"slots": self.slots.detach().cpu().contiguous()}, metadata=told)
+        tensors = {"slots": self.slots.detach().cpu().contiguous()}
+        return save(tensors, metadata={**told, "sha256": _digest(save(tensors, metadata=told))})
 
-    def save(self, path: Path) -> None:
-        """Write the state to a file, whole or not at all."""
-        atomic_write(path, self.to_bytes())
+    def save(self, path: str | Path) -> None:
+        """Write the state to a file, whole or not at all. Raises CheckpointError where it cannot be written."""
+        path = Path(path)
+        try:
+            if path.exists() and not path.is_file():
+                raise CheckpointError(f"{path} is there and no regular file; give another")
+            atomic_write(path, self.to_bytes())
+        except OSError as error:
+            raise CheckpointError(f"{path} cannot be written: {error.strerror}; give another") from None
 
 
-def load_memory(path: Path) -> MemoryState:
-    """What `MemoryState.save` wrote. Raises CheckpointError for a file that is damaged or something else."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read as a memory: {error}") from None
-    return memory_from_bytes(data, where=str(path))
+def load_memory(path: str | Path) -> MemoryState:
+    """What `MemoryState.save` wrote. Raises CheckpointError for a file that is damaged or something else, of which no
+    more than the header is read. Files from before there was a hash are read as they are, so that damaged numbers of
+    those are not noticed."""
+    return memory_from_bytes(_read(path, whole=True), where=str(path))
+
+
+def check_memory_file(path: str | Path) -> None:
+    """Raises CheckpointError for a file that is none of a memory by its header and size; its numbers are not read."""
+    _read(path, whole=False)
 
 
 def memory_from_bytes(data: bytes, *, where: str) -> MemoryState:
-    """What `MemoryState.to_bytes` gave; `where` it was kept, for messages. Raises CheckpointError for bytes that are
-    damaged or something else."""
+    """What `MemoryState.to_bytes` gave, now or before there was a hash; `where` it was kept, for messages. Raises
+    CheckpointError for bytes that are damaged or something else."""
+    header = _header(BytesIO(data), len(data), where)
+    if header.sha256 is not None and _digest(data) != header.sha256:
+        raise CheckpointError(f"{where} is damaged: its hash is not the one that was written; take an earlier one")
     try:
-        tensors = load(data)
-        told = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__") or {}
-        if told.get("format") != _FORMAT:
-            raise CheckpointError(f"{where} holds no memory of a conversation (format {told.get('format')!r})")
-        return MemoryState(slots=tensors["slots"], version=int(told["version"]), model=told["model"])
-    except (SafetensorError, KeyError, ValueError) as error:
-        if isinstance(error, CheckpointError):
-            raise
+        return MemoryState(slots=load(data)["slots"], version=header.version, model=header.model)
+    except SafetensorError as error:
         raise CheckpointError(f"{where} cannot be read as a memory: {error}") from None
+
+
+class _Header(NamedTuple):
+    """What is told before the numbers. sha256: None in files from before there was one."""
+
+    version: int
+    model: str
+    sha256: str | None
+
+
+def _read(path: str | Path, *, whole: bool) -> bytes:
+    """A file, when its header is a memory's and its size what that says; else b""."""
+    path = Path(path)
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a device may have no end, and a pipe nobody who writes
+            raise CheckpointError(f"{path} cannot be read as a memory: it is no regular file")
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            _header(file, size, str(path))
+            file.seek(0)
+            return file.read(size) if whole else b""
+    except (OSError, MemoryError) as error:
+        raise CheckpointError(f"{path} cannot be read as a memory: {error or 'it is too large'}") from None
+
+
+def _header(file: BinaryIO, size: int, where: str) -> _Header:
+    """Of safetensors of `size` bytes, from which no more is read. Raises CheckpointError unless it is a memory's, which
+    fills the rest."""
+    try:
+        num = int.from_bytes(file.read(8), "little")
+        if not 0 < num <= min(_LONGEST_HEADER, size - 8):
+            raise ValueError("it has no header of ours")
+        header = json.loads(file.read(num))
+        told = header.get("__metadata__") or {}
+        if set(told) != _TOLD.get(str(told.get("format"))):
+            raise ValueError(f"it is no memory of a conversation (format {told.get('format')!r:.60})")
+        if set(header) != {"__metadata__", "slots"}:
+            raise ValueError(f"it holds {', '.join(header)!s:.200}; expected __metadata__ and slots")
+        version, (first, end) = int(told["version"]), header["slots"]["data_offsets"]
+        if not 0 <= version < _MOST_INTERACTIONS:
+            raise ValueError(f"its version is {version!s:.40}")
+        if first != 0 or 8 + num + end != size:
+            raise ValueError(f"it has {size} bytes, and its header tells of another number")
+        return _Header(version, str(told["model"]), told.get("sha256"))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{where} cannot be read as a memory: {error}") from None
+
+
+def _digest(data: bytes) -> str:
+    """Of header and numbers, the hash itself left out."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    header["__metadata__"].pop("sha256", None)
+    found = hashlib.sha256(canonical_json(header).encode())
+    found.update(memoryview(data)[end:])
+    return found.hexdigest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -117,6 +117,10 @@ def test_what_is_wrong_is_told_and_nothing_is_lost(talked: Talked, folder: Path,
     MemoryState(slots=slots, model="that").save(tmp_path / "foreign")
     MemoryState(slots=slots.double()).save(tmp_path / "double")
     MemoryState(slots=slots * float("nan")).save(tmp_path / "empty")
+    MemoryState(slots=slots.expand(-1, 2, -1, -1)).save(tmp_path / "two")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "sparse").touch()
+    os.truncate(tmp_path / "sparse", 1 << 42)
     (tmp_path / "cut").write_bytes((tmp_path / "double").read_bytes()[:-9])
     tokenizer = (folder / TOKENIZER).read_bytes()
     wrong = {
@@ -128,7 +132,15 @@ def test_what_is_wrong_is_told_and_nothing_is_lost(talked: Talked, folder: Path,
         f":load {tmp_path / 'cut'}": ". The conversation is as it was; :load takes a file that :save wrote",
         f":load {tmp_path / 'other'}": "a memory of shape (3, 1, 6, 32)",
         f":load {tmp_path / 'foreign'}": "was written by the model that",
-        f":load {tmp_path / 'double'}": "the memory's numbers are torch.float64",
+        f":load {tmp_path / 'double'}": "the memory's numbers are torch.float64, this model computes in torch.float32",
+        f":load {tmp_path / 'two'}": "two holds the memories of 2 conversations side by side, and here one is",
+        f":load {tmp_path / 'pipe'}": "it is no regular file",
+        f":load {tmp_path / 'sparse'}": "it has no header of ours",
+        ":load /dev/zero": "it is no regular file",
+        ":save /dev/full": "/dev/full is there and holds no memory",
+        f":save {tmp_path / 'pipe'}": "pipe is there and holds no memory",
+        f":save {tmp_path / 'sparse'}": "sparse is there and holds no memory",
+        f":save {tmp_path}": "is there and holds no memory",
         f":load {tmp_path / 'empty'}": "holds what is no number",
         f":save {folder / TOKENIZER}": "holds no memory; it was left as it is",
         ":save /nowhere/m": "cannot be written",
@@ -201,6 +213,35 @@ def test_at_a_terminal_it_says_what_it_is_and_leaves_the_line(folder: Path, tmp_
     first, rest = at_a_terminal(folder).split("; ")
     assert first == "[tiny remembers what is said in 6 slots"
     assert rest == "query and answer together have at most 64 tokens. :help tells more, :quit ends]\r\n> \r\n"
+
+
+@pytest.mark.parametrize("family", ["ria", "rxt"])
+def test_at_a_terminal_lines_are_edited_and_nothing_is_kept(folder: Path, tmp_path: Path, family: str) -> None:
+    pytest.importorskip("readline")
+    folder = folder if family == "rxt" else write_tiny(tmp_path / "ria", context=64)
+    (tmp_path / "home").mkdir()
+    ours, its = pty.openpty()
+    said = b""
+    with subprocess.Popen(
+        [*CHAT, "--model", str(folder)],
+        stdin=its,
+        stdout=its,
+        stderr=its,
+        env={**os.environ, "HOME": f"{tmp_path}/home"},
+    ) as process:
+        os.close(its)
+        for keys in (b":wrung\x1b[D\x1b[D\x7fo\n", b"\x1b[A\n", b":quit\n"):  # back, back, rub out; and up
+            while not said.endswith(b"> "):
+                said += os.read(ours, 4096)
+            said += b"|"
+            os.write(ours, keys)
+        with suppress(OSError):
+            while piece := os.read(ours, 4096):
+                said += piece
+    os.close(ours)
+    assert process.returncode == 0
+    assert said.count(b"no word :wrong; there are ") == 2, said
+    assert not list((tmp_path / "home").iterdir())
 
 
 def test_an_answer_without_an_end_is_told(talked: Talked, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

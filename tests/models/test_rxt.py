@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save
 from torch import Tensor
 
 from riallm.core.config import from_json, to_json
@@ -17,7 +19,7 @@ from riallm.models.zoo import RXT_BETA_MICRO
 from riallm.nn.cross_attention import CrossAttention, align
 from riallm.nn.memory_attention import Variant
 from riallm.nn.memory_gate import GateConfig, MemoryGate
-from riallm.nn.memory_state import MemoryState, load_memory
+from riallm.nn.memory_state import MemoryState, check_memory_file, load_memory, memory_from_bytes
 from riallm.nn.meta import TokenMeta
 from riallm.testing.tiny_rxt import tiny_rxt
 
@@ -222,9 +224,70 @@ def test_a_saved_memory_goes_on_to_the_bit(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("no tensors")
     header = b'{"__metadata__":null}'
     (tmp_path / "bare").write_bytes(len(header).to_bytes(8, "little") + header)
-    for name in ("cut", "text", "bare", "missing"):
-        with pytest.raises(CheckpointError, match=name):
-            load_memory(tmp_path / name)
+    (tmp_path / "more").write_bytes(data + b"\0")
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("cut", "text", "bare", "more", "missing", "folder", "pipe"):
+        for call in (load_memory, check_memory_file):
+            with pytest.raises(CheckpointError, match=name):
+                call(str(tmp_path / name))
+
+
+def test_every_bit_of_a_memory_file_counts(tmp_path: Path) -> None:
+    data = MemoryState(slots=torch.randn(1, 1, 2, 4), version=3, model="abc").to_bytes()
+    assert memory_from_bytes(data, where="here").version == 3
+    for bit in range(8 * len(data)):
+        wrong = bytearray(data)
+        wrong[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(CheckpointError, match="here"):
+            memory_from_bytes(bytes(wrong), where="here")
+
+
+def test_what_else_safetensors_can_hold_is_no_memory() -> None:
+    slots = torch.zeros(1, 1, 2, 4)
+    told = {"format": "riallm-memory-1", "version": "2", "model": ""}
+    assert memory_from_bytes(save({"slots": slots}, metadata=told), where="here").version == 2, "from before the hash"
+    for tensors, change, message in (
+        ({"slots": slots, "more": slots + 1}, {}, "it holds __metadata__, "),
+        ({"more": slots}, {}, "expected __metadata__ and slots"),
+        ({"slots": slots}, {"version": "-5"}, "its version is -5"),
+        ({"slots": slots}, {"version": str(10**30)}, "its version is 1000"),
+        ({"slots": slots}, {"version": "two"}, "'two'"),
+        ({"slots": slots}, {"version": "9" * 5000}, "here cannot be read as a memory"),
+        ({"slots": slots}, {"format": "riallm-memory-2"}, "no memory of a conversation"),
+        ({"slots": slots}, {"more": "x"}, "no memory of a conversation"),
+        ({"slots": slots}, {"format": "y" * 70000}, "it has no header of ours"),
+    ):
+        with pytest.raises(CheckpointError, match=message):
+            memory_from_bytes(save(tensors, metadata={**told, **change}), where="here")
+    for header in (b"[" * 60000, b"[]", b"{", b'{"__metadata__":[]}', b"\xff"):
+        with pytest.raises(CheckpointError, match="here cannot be read as a memory"):
+            memory_from_bytes(len(header).to_bytes(8, "little") + header, where="here")
+
+
+def test_of_what_is_no_memory_little_is_read(tmp_path: Path) -> None:
+    data = MemoryState(slots=torch.zeros(1, 1, 2, 4)).to_bytes()
+    for begins, message in ((b"", "it has no header of ours"), (data, "its header tells of another number")):
+        (tmp_path / "large").write_bytes(begins)
+        os.truncate(tmp_path / "large", 1 << 42)  # more than fits into the memory, and on the disk next to nothing
+        for call in (load_memory, check_memory_file):
+            with pytest.raises(CheckpointError, match=message):
+                call(tmp_path / "large")
+    for device in ("/dev/zero", "/dev/full"):
+        with pytest.raises(CheckpointError, match=f"{device} cannot be read as a memory: it is no regular file"):
+            load_memory(device)
+
+
+def test_a_memory_is_saved_in_a_file_or_refused(tmp_path: Path) -> None:
+    state = MemoryState(slots=torch.zeros(1, 1, 2, 4), version=1)
+    state.save(str(tmp_path / "kept"))
+    state.save(tmp_path / "kept")
+    assert load_memory(str(tmp_path / "kept")).version == 1
+    os.mkfifo(tmp_path / "pipe")
+    for name, message in (("", "no regular file"), ("pipe", "no regular file"), ("none/kept", "cannot be written: No")):
+        with pytest.raises(CheckpointError, match=message):
+            state.save(tmp_path / name)
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def test_a_memory_that_does_not_fit_is_refused() -> None:
@@ -236,7 +299,10 @@ def test_a_memory_that_does_not_fit_is_refused() -> None:
         (other.start(), r"this model's is \(2 layers, rows, 6 slots, 32 numbers\)"),
         (broken, "no number"),
         (replace(start, model="b" * 64), "written by the model bbb"),
-        (replace(start, slots=start.slots.double()), "numbers are torch.float64"),
+        (replace(start, slots=start.slots.double()), "numbers are torch.float64.*no model here writes such a one"),
+        (replace(start, slots=start.slots.int()), "numbers are torch.int32.*no model here writes such a one"),
+        (replace(start, slots=start.slots.bfloat16()), "numbers are torch.bfloat16.*open the model in that type"),
+        (replace(start, slots=start.slots * 1e30), "too large to compute with"),
     ):
         for call in (model.turn, lambda memory: model.end_turn(tokens, everything(tokens), memory)):
             with pytest.raises(UsageError, match=message):
@@ -263,8 +329,59 @@ def test_an_interaction_that_cannot_be_is_refused(tokens: Tensor, message: str) 
     assert torch.equal(start.slots, kept)
 
 
+def test_masks_are_truths_or_ones_and_zeros() -> None:
+    model, tokens = made(), drawn(2, 5)
+    mask = torch.arange(5) < torch.tensor([[3], [5]])
+    after = model.end_turn(tokens, mask, model.start(2))
+    for kind in (torch.int64, torch.uint8):
+        assert torch.equal(model.end_turn(tokens, mask.to(kind), model.start(2)).slots, after.slots)
+    for wrong, message in (
+        (2 * mask, "a mask of torch.int64; expected truths"),
+        (mask.float(), "a mask of torch.float32; expected truths"),
+        (mask[:1], r"a mask of shape \(1, 5\) for tokens of shape \(2, 5\)"),
+        (mask[:, 1:], r"a mask of shape \(2, 4\)"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            model.end_turn(tokens, wrong, model.start(2))
+
+
+def test_a_state_is_decoded_with_its_own_number_of_rows() -> None:
+    model = made()
+    for state in (model.start(), model.decode(drawn(1, 3), model.start())[1]):
+        with pytest.raises(UsageError, match="2 rows of tokens for a state of 1"):
+            model.decode(drawn(2, 3), state)
+
+
+def test_rows_are_those_that_are_there() -> None:
+    state = made().start(3)
+    for chosen, same in (
+        ([2, 0], [2, 0]),
+        ((-1,), [2]),
+        ([], []),
+        (torch.tensor([1], dtype=torch.uint8), [1]),
+        ([False, True, True], [1, 2]),
+        (slice(1, None), [1, 2]),
+    ):
+        assert torch.equal(state.rows(chosen).slots, state.slots[:, same])
+    for wrong in (0, [3], [-4], [[0]], [0.0], "a", ["a"], [True], torch.tensor(0), None):
+        with pytest.raises(UsageError, match="of a memory of 3; expected a slice, or a list of 0 to 2"):
+            state.rows(wrong)  # type: ignore[arg-type]
+
+
+def test_sizes_are_at_least_1() -> None:
+    sizes = [name for name, value in to_json(TINY).items() if type(value) is int]
+    assert {"num_layers", "hidden_size", "num_slots", "num_heads", "vocab_size"} < set(sizes)
+    for name in sizes:
+        for wrong in (0, -1):
+            with pytest.raises(UsageError, match=f"^{name} is {wrong}; it is at least 1"):
+                replace(TINY, **{name: wrong})
+
+
 def test_a_start_is_drawn_by_its_seed_or_learned() -> None:
     model = made()
+    for num in (0, -1):
+        with pytest.raises(UsageError, match=f"{num} conversations; there is at least 1"):
+            model.start(num)
     assert torch.equal(model.start(2, seed=1).slots, model.start(2, seed=1).slots)
     assert not torch.equal(model.start(2, seed=1).slots, model.start(2, seed=2).slots)
     learned = made(replace(TINY, trained_start=True)).start(2, seed=1).slots
