@@ -84,10 +84,8 @@ class RxTBeta:
 
     def to(self, device: torch.device | str) -> Self:
         """Model and memory on another device. Raises UsageError for one that cannot be used here."""
-        from riallm.engine.auto import device_named
-
         state = self.session.state
-        self.model.to(device_named(str(device)))
+        self.model.to(_device(device))
         self.session.load(state)
         return self
 
@@ -178,7 +176,8 @@ class RxTBeta:
         self.session.load(self.model.start(self.session.num_rows, seed=seed))
 
     def export_stm_state(self) -> Tensor:
-        """(L, B, S, D): a copy of the memory, every bit of it."""
+        """(L, B, S, D): a copy of the memory, every bit of it. How many interactions are in it does not go with it:
+        `load_stm_state` counts from 0. `session.state` has both, and is saved and loaded with both."""
         return self.session.state.slots.clone()
 
     def load_stm_state(self, stm_state: Tensor) -> None:
@@ -190,6 +189,8 @@ class RxTBeta:
 
     def set_batch_mode(self, use_batch_mode: bool, batch_size: int | None = None) -> None:
         """From now on hold `batch_size` conversations side by side, or one; they begin anew."""
+        if not isinstance(use_batch_mode, bool):
+            raise UsageError(f"use_batch_mode is {use_batch_mode!r}; it is True or False")
         if use_batch_mode != (batch_size is not None) or (batch_size is not None and batch_size < 1):
             raise UsageError(f"batch_size is {batch_size}; it is at least 1 with batch mode, and not given without")
         self._batched = use_batch_mode
@@ -214,8 +215,9 @@ class RxTBeta:
         in another thread, and -2 when it is. It is written all the same when nobody reads on.
 
         max_seq_len: at most so many tokens of query and answer together, and never more than the model takes. seed:
-        None gives another answer every time. thinking_mode: "extended" reasons before it answers. Raises UsageError for
-        what cannot be honoured, at the call, ClientError where an update failed.
+        None gives another answer every time. thinking_mode: "extended" reasons before it answers: only for a model
+        that was trained to, which nothing in its folder tells. rxt-nano was not: it answers, and remembers, what makes
+        no sense. Raises UsageError for what cannot be honoured, at the call, ClientError where an update failed.
         """
         if self._batched:
             raise UsageError("the model is in batch mode; use batch_interact, or set_batch_mode(False)")
@@ -314,6 +316,7 @@ class RxTBeta:
     def _padded(self, rows: Sequence[Sequence[int]], max_seq_len: int | None, device: torch.device | str) -> Tokens:
         import torch
 
+        device = _device(device)
         room, longest = self._room(max_seq_len), max(map(len, rows), default=0)
         if not 0 < longest <= room:
             raise UsageError(f"{longest} tokens; there is room for 1 to {room}, query and answer together")
@@ -349,15 +352,28 @@ def _check_tensors(source: str, **given: Tensor) -> None:
 
 def _rows(input_ids: Tensor, attention_mask: Tensor) -> list[list[int]]:
     """The tokens of each row (B, T) that its mask (B, T) keeps, at least one."""
+    from riallm.models.rxt import truths
+
     _check_tensors("tokenize_query", input_ids=input_ids, attention_mask=attention_mask)
     if input_ids.ndim != 2 or input_ids.shape != attention_mask.shape or input_ids.is_floating_point():
         raise UsageError(
             f"input_ids {tuple(input_ids.shape)} and attention_mask {tuple(attention_mask.shape)}; expected integers "
             "of the same shape (rows, tokens), as the tokenize methods give them"
         )
-    found: list[list[int]] = [ids[mask].tolist() for ids, mask in zip(input_ids, attention_mask.bool(), strict=True)]
+    kept = truths(attention_mask, input_ids.shape)
+    found: list[list[int]] = [ids[mask].tolist() for ids, mask in zip(input_ids, kept, strict=True)]
     if not all(found):
         raise UsageError("a row of attention_mask keeps no token; every conversation says something")
+    return found
+
+
+def _device(device: torch.device | str) -> torch.device:
+    """Raises UsageError for one that cannot be used here, or where nothing is computed."""
+    from riallm.engine.auto import device_named
+
+    found = device_named(str(device))
+    if found.type == "meta":
+        raise UsageError("device 'meta' keeps no numbers; take cpu or cuda")
     return found
 
 

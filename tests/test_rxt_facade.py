@@ -173,6 +173,7 @@ def test_exported_memories_go_on_to_the_bit(model: RxTBeta, folder: Path) -> Non
     other = RxTBeta.from_pretrained(folder)
     other.load_stm_state(kept)
     assert other.session.state.model == load_rxt(folder).fingerprint != ""
+    assert (model.session.version, other.session.version) == (2, 0), "a tensor has no version"
     asked = model.tokenize_query("three")
     assert list(model.interact(**asked, seed=2)) == list(other.interact(**asked, seed=2))
     assert torch.equal(model.export_stm_state(), other.export_stm_state())
@@ -283,8 +284,10 @@ def test_what_cannot_be_is_refused_and_changes_nothing(model: RxTBeta) -> None:
     for call in (lambda: model.tokenize_query("a", 0), lambda: model.interact(**query, max_seq_len=0)):
         with pytest.raises(UsageError, match="max_seq_len is 0; it is at least 1, query and answer together"):
             call()
-    with pytest.raises(UsageError, match="device 'nowhere' cannot be used here"):
-        model.to("nowhere")
+    for device, message in (("nowhere", "'nowhere' cannot be used here"), ("meta", "'meta' keeps no numbers")):
+        for call in (model.to, lambda device: model.tokenize_query("a", device=device)):
+            with pytest.raises(UsageError, match=f"device {message}"):
+                call(device)
     for options, message in (
         ({"thinking_mode": "auto"}, "there are fast, extended"),
         ({"use_self_attn_cache": False}, "always on"),
@@ -303,6 +306,8 @@ def test_what_cannot_be_is_refused_and_changes_nothing(model: RxTBeta) -> None:
     for wrong in ((ids[0], mask[0]), (ids, mask[:, 1:]), (ids.float(), mask)):
         with pytest.raises(UsageError, match="expected integers of the same shape"):
             model.interact(*wrong)
+    with pytest.raises(UsageError, match=r"a mask of torch\.int64; expected truths, or integers 1"):
+        model.interact(ids, 2 * mask)
     for call in (model.interact, model.batch_interact, model.init_stm_state):
         with pytest.raises(UsageError, match="keeps no token"):
             call(ids, torch.zeros_like(mask))
@@ -328,6 +333,8 @@ def test_what_cannot_be_is_refused_and_changes_nothing(model: RxTBeta) -> None:
     for batch in ((True, None), (True, 0), (False, 2)):
         with pytest.raises(UsageError, match="batch_size is"):
             model.set_batch_mode(*batch)
+    with pytest.raises(UsageError, match="use_batch_mode is 'yes'; it is True or False"):
+        model.set_batch_mode("yes", 2)
     assert torch.equal(model.export_stm_state(), before)
     model.set_batch_mode(True, 1)
     with pytest.raises(UsageError, match="in batch mode"):
