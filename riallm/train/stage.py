@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -13,9 +13,10 @@ from typing import Any, Literal
 import torch
 
 from riallm.checkpoint import folder as folders
-from riallm.core.config import to_json
-from riallm.core.errors import UsageError
-from riallm.core.files import atomic_write
+from riallm.core.config import differing, to_json
+from riallm.core.errors import CheckpointError, UsageError
+from riallm.core.files import atomic_write, made_folder
+from riallm.core.locks import only_one
 from riallm.data.corpus.rows import Document
 from riallm.models.base import Model
 from riallm.models.load import TOKENIZER, save_ria
@@ -34,6 +35,10 @@ from riallm.train.objective import Batch, compiled, next_token
 Dtype = Literal["float32", "bfloat16"]
 BEFORE = "before.md"
 """In a run's folder: the card of the model that it starts from, which may be replaced by what the run makes."""
+BEGUN = ("saves/step-*", "*/saves/step-*", "model")
+"""In a run's folder, any of which would be lost if the run began anew."""
+SHOWN = 3
+"""Settings that differ, of a message."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,14 +107,20 @@ def bytes_per_token(tokenizer: HybridTokenizer, rows: Sequence[Sequence[Document
 def run(stage: Stage, folder: Path, *, on_step: Callable[[Step], None] = lambda step: None) -> Trained:
     """Train in `folder`, going on from what is there; the model lies in `folder`/model in the end.
 
-    Raises UsageError when the folder holds another stage, or the machine lacks the stage's device; CheckpointError
-    for weights to start with that are damaged or of another shape.
+    Raises UsageError when the folder holds another stage or another process trains there, or the machine lacks the
+    stage's device; CheckpointError for weights to start with, or a model in the folder, that are damaged or of another
+    shape.
     """
     if stage.device != "cpu" and not torch.cuda.is_available():
         raise UsageError(f"the stage wants the device {stage.device}, but PyTorch sees no GPU here; give device=cpu")
     if stage.start:
         folders.verify(Path(stage.start))
-    same(stage, folder)
+    with alone(folder):
+        same(stage, folder)
+        return _run(stage, folder, on_step)
+
+
+def _run(stage: Stage, folder: Path, on_step: Callable[[Step], None]) -> Trained:
     card = Path(stage.start) / "README.md"
     if stage.start and card.exists() and not (folder / BEFORE).exists():
         atomic_write(folder / BEFORE, card.read_bytes())
@@ -141,7 +152,7 @@ def run(stage: Stage, folder: Path, *, on_step: Callable[[Step], None] = lambda 
     bits, num_bytes = validation(stage, model, tokenizer, ratio)
     model.cpu()
     place = folder / "model"
-    if not place.exists():
+    if not written(place):
         save_ria(model, place, bits=stage.bits, files={TOKENIZER: (folder / TOKENIZER).read_bytes()})
     found = Trained(folder=place, bits_per_byte=bits, num_validation_bytes=num_bytes, steps=training.step)
     told = {
@@ -155,17 +166,62 @@ def run(stage: Stage, folder: Path, *, on_step: Callable[[Step], None] = lambda 
 
 
 def same(stage: Any, folder: Path, *, apart: Sequence[str] = ("device",)) -> None:
-    """Write down what is run in a folder, all but the settings `apart`; UsageError where it says something else. A
-    setting that came later has its default there."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write down what is run in a folder, all but the settings `apart`. A setting that came later has its default
+    there. A run of which nothing was saved yet leaves nothing behind.
+
+    Raises UsageError, which names what differs, where the folder holds a run of other settings; CheckpointError where
+    what it holds cannot be read.
+    """
     told = {name: value for name, value in to_json(stage).items() if name not in apart}
     path, text = folder / "stage.json", json.dumps(told, indent=1, sort_keys=True)
-    if path.exists():
-        known = json.loads(path.read_text())
+    if path.exists() and not any(list(folder.glob(each)) for each in BEGUN):
+        for made in (folder / TOKENIZER, folder / BEFORE, *folder.glob("train.json"), *folder.glob("*/train.json")):
+            made.unlink(missing_ok=True)
+    elif path.exists():
         later = {each.name: to_json(each.default) for each in fields(stage) if each.default is not MISSING}
-        if {**{name: value for name, value in later.items() if name in told}, **known} != json.loads(text):
-            raise UsageError(f"{folder} holds a run of another stage ({path.name}); name another folder by --out")
+        known = {**{name: value for name, value in later.items() if name in told}, **_written(path)}
+        differ = [f"{name} is {_short(was)} there and {_short(now)} now" for name, was, now in differing(known, told)]
+        if differ:
+            more = f"; and {len(differ) - SHOWN} more" if len(differ) > SHOWN else ""
+            raise UsageError(
+                f"{folder} holds a run of other settings ({path.name}): {'; '.join(differ[:SHOWN])}{more}. Give those, "
+                "or name another folder by --out"
+            )
     atomic_write(path, text.encode())
+
+
+def _written(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        found = error
+    if not isinstance(found, dict):
+        raise CheckpointError(
+            f"{path} does not say what is run here ({found}). Remove it, and the same command goes on from the last "
+            "save, if its settings are those of the run; or name another folder by --out"
+        )
+    return found
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """The folder of a run, made where it is not there, for one process. Raises UsageError where it cannot be."""
+    busy = f"another training (process {{holder}}) is at work in {folder}; wait for it, or name another folder by --out"
+    with only_one(made_folder(folder) / ".lock", busy):
+        yield
+
+
+def written(place: Path) -> bool:
+    """Whether the model of a run is there. Raises CheckpointError for one that is damaged."""
+    try:
+        return place.exists() and bool(folders.verify(place))
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}. Remove {place}; the same command writes it again from the last save") from None
 
 
 def validation(stage: Stage, model: Model, tokenizer: HybridTokenizer, ratio: float) -> tuple[float, int]:

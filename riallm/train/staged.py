@@ -31,7 +31,7 @@ from riallm.train.episodes import MemoryAware, Overheard
 from riallm.train.interactions import Interactions, TooLong
 from riallm.train.joint import HIDDEN, Joint, JointRxT
 from riallm.train.loop import Following, Run, Source, Step, TrainConfig
-from riallm.train.stage import Dtype, same
+from riallm.train.stage import Dtype, alone, same, written
 from riallm.train.writing import Blended, Reconstructed
 
 Supervised = MemoryAware | Joint | Blended | Reconstructed | Overheard
@@ -134,13 +134,18 @@ def run(
     """Train in `folder`, each stage in one of its own, going on from what is there; the model lies in `folder`/model in
     the end. on_stage: hears name and steps of a stage that begins or goes on, and gives who hears its steps.
 
-    Raises UsageError when files are missing or rows malformed, when the folder holds another recipe, or the machine
-    lacks the device.
+    Raises UsageError when files are missing or rows malformed, when the folder holds another recipe or another process
+    trains there, or the machine lacks the device; CheckpointError when the model in the folder is damaged.
     """
     if recipe.device != "cpu" and not torch.cuda.is_available():
         raise UsageError(f"the recipe wants the device {recipe.device}, but PyTorch sees no GPU here; give device=cpu")
     check_files(recipe)
-    same(recipe, folder, apart=("device", "data"))
+    with alone(folder):
+        same(recipe, folder, apart=("device", "data"))
+        return _run(recipe, folder, on_stage)
+
+
+def _run(recipe: StagedRecipe, folder: Path, on_stage: Callable[[str, int], Heard]) -> Finished:
     tokenizer = tokenizer_of(recipe, folder)
     mask_token = tokenizer.special(HIDDEN)
     model = JointRxT(recipe.model, mask_token=mask_token, dtype=getattr(torch, recipe.dtype))
@@ -152,7 +157,7 @@ def run(
         _train(recipe, number, model, tokenizer, places[number], on_stage)
     steps = {stage.name: saved.steps(place / "saves")[-1] for stage, place in zip(recipe.stages, places, strict=True)}
     place = folder / "model"
-    if not place.exists():
+    if not written(place):
         files = {TOKENIZER: (folder / TOKENIZER).read_bytes()}
         save_rxt(model.cpu().shipped(), place, bits=recipe.bits, files=files)
     told = {
@@ -170,7 +175,11 @@ def place_of(folder: Path, number: int, name: str) -> Path:
 
 
 def check_files(recipe: StagedRecipe) -> None:
-    """Raises UsageError, which names all that are missing and their forms."""
+    """Raises UsageError, which names all that are missing and their forms; and for a folder that nothing reads."""
+    if recipe.data and not any(stage.files for stage in recipe.stages) and not _given(recipe).is_file():
+        raise UsageError(
+            f"{recipe.name} reads no files, and {recipe.data} has no {TOKENIZER} for it; leave out data={recipe.data}"
+        )
     if not recipe.data and any(stage.files for stage in recipe.stages):
         wanted = sorted({f"{name} ({stage.form})" for stage in recipe.stages for name in stage.files})
         raise UsageError(
@@ -186,11 +195,16 @@ def check_files(recipe: StagedRecipe) -> None:
         )
 
 
+def _given(recipe: StagedRecipe) -> Path:
+    """Where a tokenizer of the user's would be."""
+    return Path(recipe.data) / TOKENIZER
+
+
 def tokenizer_of(recipe: StagedRecipe, folder: Path) -> HybridTokenizer:
     """That of the run: from the folder of data, or learned once. Raises UsageError for one without markers, or with
     more tokens than the model has."""
     folder.mkdir(parents=True, exist_ok=True)
-    path, given = folder / TOKENIZER, Path(recipe.data) / TOKENIZER
+    path, given = folder / TOKENIZER, _given(recipe)
     first = recipe.stages[0]
     if not path.exists() and recipe.data and given.is_file():
         tokenizers.load(given)  # one that is damaged never gets here

@@ -307,8 +307,8 @@ def holder(lock: Path) -> int:
 def test_a_trainer_that_fails_is_told_with_its_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert visit(tmp_path, "batches.context=4096") == 2  # seen before anything is started
     assert "rows of 4096 tokens" in capsys.readouterr().err
-    (tmp_path / "work").mkdir()
+    (tmp_path / "work/saves/step-00000001").mkdir(parents=True)
     (tmp_path / "work/stage.json").write_text("{}")
     assert visit(tmp_path) == 1
     out = capsys.readouterr().out
-    assert "failed" in out and "holds a run of another stage" in out
+    assert "failed" in out and "holds a run of other settings" in out

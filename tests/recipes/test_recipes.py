@@ -58,7 +58,7 @@ def test_the_small_one_trains_from_raw_text_to_a_model(tmp_path: Path, capsys: p
     assert (tmp_path / "metrics.jsonl").read_bytes() == lines
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == told
     assert main(["train", "ria_smoke", "train.seed=1", "--out", str(tmp_path), "--json"]) == 2
-    assert "a run of another stage" in capsys.readouterr().err
+    assert "a run of other settings" in capsys.readouterr().err
 
 
 def test_a_run_may_begin_with_a_model_s_weights(tmp_path: Path) -> None:

@@ -193,7 +193,7 @@ def test_the_command_trains_it_and_says_what_it_did(
     assert main(argv) == 0  # over: nothing is done again
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == {**told, "stages": []}
     assert main([*argv[:2], f"data={data}", "--out", str(tmp_path), "--json"]) == 2
-    assert "a run of another stage" in capsys.readouterr().err
+    assert "a run of other settings" in capsys.readouterr().err
 
 
 def test_missing_files_are_named_before_anything_is_done(

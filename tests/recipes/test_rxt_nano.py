@@ -74,7 +74,7 @@ def test_stages_divide_the_seconds_and_see_all_their_phases(tmp_path: Path, monk
     assert memory[-1]["factor"] < memory[10]["factor"], "the rate of learning follows the clock too"
     told = json.loads((tmp_path / "result.json").read_text())
     assert told == {"steps": 50, "stages": {"joint": 10, "memory": 40}, "device": "processor"}
-    with pytest.raises(UsageError, match="holds a run of another stage"):
+    with pytest.raises(UsageError, match="holds a run of other settings"):
         run(replace(recipe, seconds=51.0), tmp_path)
 
 
@@ -87,7 +87,7 @@ def test_a_run_from_before_there_were_seconds_goes_on(tmp_path: Path) -> None:
     assert run(rxt_smoke(), tmp_path).steps == 6
     del known["seed"], known["model"]
     path.write_text(json.dumps(known))
-    with pytest.raises(UsageError, match="holds a run of another stage"):
+    with pytest.raises(UsageError, match="holds a run of other settings"):
         run(rxt_smoke(), tmp_path)
 
 
