@@ -50,8 +50,29 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         if not _is_unread():
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains as it ends
+        _unplug()
         return UNREAD
+    except OSError as error:
+        if not _is_full():
+            raise
+        _unplug()
+        sys.stderr.write(f"riallm: standard output cannot be written: {error.strerror}\n")
+        return 1
+
+
+def _unplug() -> None:
+    """Nothing more goes to standard output, or the interpreter complains as it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _is_full() -> bool:
+    """Whether standard output takes nothing, as on a full disk: what was held back, or else an empty line."""
+    try:
+        sys.stdout.write("\n")
+        sys.stdout.flush()
+    except OSError:
+        return True
+    return False
 
 
 def _is_unread() -> bool:

@@ -14,7 +14,7 @@ from subprocess import PIPE
 import pytest
 
 from riallm import __version__
-from riallm.__main__ import COMMANDS
+from riallm.__main__ import COMMANDS, main
 
 ROOT = Path(__file__).parents[1]
 
@@ -58,6 +58,34 @@ def test_a_reader_who_goes_away_is_no_error(option: str) -> None:
     done = subprocess.run([sys.executable, "-m", "riallm", option], cwd=ROOT, stdout=write, stderr=PIPE, timeout=60)
     os.close(write)
     assert (done.returncode, done.stderr) == (141, b"")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("words", ["models", "doctor --json", "--help"])
+def test_a_full_disk_behind_standard_output_is_told_in_a_line(words: str, unbuffered: str) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "riallm", *words.split()],
+            cwd=ROOT,
+            stdout=full,
+            stderr=PIPE,
+            text=True,
+            timeout=60,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        )
+    assert (done.returncode, done.stderr) == (
+        1,
+        "riallm: standard output cannot be written: No space left on device\n",
+    )
+
+
+def test_another_error_of_the_system_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(argv: list[str] | None) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("riallm.__main__._run", broken)
+    with pytest.raises(OSError, match="No space left"):
+        main([])
 
 
 @pytest.mark.parametrize(("words", "code"), [("--version >&-", 0), ("mend 2>&-", 2)])
