@@ -26,6 +26,8 @@ LENGTHS = (1, 2, 4)
 """Conversations that are asked in, as multiples of --turns."""
 MAX_ROWS = 256
 """Conversations side by side."""
+MAX_TURNS = 256
+"""Of the shortest conversations: four times as many are held as well, one interaction after the other."""
 TESTED = 1_000_000
 """Added to the seed, so that no conversation of the `train` split is one that was trained on."""
 SHOWN = (1, 2, 4, 8, 16, 32)
@@ -61,7 +63,13 @@ def add(tasks: Any) -> None:
         help="test: sentences and values that training never has; unseen: and words too; train: new conversations of "
         "the training's sentences and values (default: test)",
     )
-    option("--turns", type=int, default=12, metavar="N", help="interactions of the shortest conversations (default 12)")
+    option(
+        "--turns",
+        type=int,
+        default=12,
+        metavar="N",
+        help="interactions of the shortest conversations, at most 256 (default 12)",
+    )
     option("--seed", type=int, default=0, help="of the conversations (default 0)")
     option("--device", default="cpu", help="cpu, cuda:0 (default: cpu)")
     option("--plot", type=Path, metavar="SVG", help="draw exact answers by distance")
@@ -77,8 +85,12 @@ def run(options: argparse.Namespace) -> int:
     from riallm.eval.probes.counted import table
     from riallm.eval.probes.talk import ask
 
-    if options.questions < 1 or options.turns < 2:
-        raise UsageError(f"--questions is {options.questions} and --turns {options.turns}; at least 1, and at least 2")
+    if options.questions < 1:
+        raise UsageError(f"--questions is {options.questions}; it is at least 1")
+    if not 2 <= options.turns <= MAX_TURNS:
+        raise UsageError(
+            f"--turns is {options.turns}; it is 2 to {MAX_TURNS}. Conversations of four times as many are held as well"
+        )
     if options.seed < 0:
         raise UsageError(f"--seed is {options.seed}; it is at least 0, so that none was trained on")
     if options.plot and options.plot.is_dir():

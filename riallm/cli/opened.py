@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import math
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from riallm.core.errors import UsageError
-from riallm.core.shipped import DEFAULT
+from riallm.core.shipped import DEFAULT, names
 
 if TYPE_CHECKING:
     from riallm.engine.auto import LocalModel
@@ -53,6 +54,8 @@ def open_model(options: argparse.Namespace) -> LocalModel | MemoryModel:
         from riallm.engine.auto import AutoModel, ModelOptions
         from riallm.engine.local import EngineOptions
         from riallm.engine.memory_model import MemoryModel, keeps_memory
+        from riallm.models.rxt import RxTConfig
+        from riallm.models.zoo import ZOO
     except ImportError as error:
         raise UsageError(
             f"a model needs more than the core: {error}. Run: pip install 'riallm[models,serve]'"
@@ -62,6 +65,17 @@ def open_model(options: argparse.Namespace) -> LocalModel | MemoryModel:
         raise UsageError(f"--kv-memory is {options.kv_memory}; it is a number of MiB above 0")
     if lookahead < 0:
         raise UsageError(f"--lookahead is {lookahead}; it is at least 0")
+    if options.model in ZOO and isinstance(ZOO[options.model].config, RxTConfig) and not Path(options.model).exists():
+        raise UsageError(
+            f"nobody has weights of {options.model}, and none are made up for a model with a memory: `riallm bench "
+            f"turns` measures its shape. Shipped models: {', '.join(names()) or 'none'}"
+        )
+    if (
+        options.random_weights
+        and options.model not in ZOO
+        and (options.model in names() or Path(options.model).exists())
+    ):
+        raise UsageError(f"--random-weights: {options.model} has weights of its own; leave it out")
     remembers = not options.random_weights and keeps_memory(options.model)
     told = ModelOptions(
         compression=options.compression,

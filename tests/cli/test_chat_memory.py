@@ -281,8 +281,10 @@ def test_asked_once(talked: Talked, folder: Path) -> None:
         (("--lookahead", "2"), "--lookahead: "),
         (("--dtype", "float16"), "dtype is 'float16'"),
         (("--max-seq-len", "65"), "was made for 1 to 64 tokens"),
-        (("--model", "rxt-beta-micro"), "nobody has weights of rxt-beta-micro"),
+        (("--model", "rxt-beta-micro"), "nobody has weights of rxt-beta-micro, and none are made up"),
         (("--model", "rxt-beta-micro", "--random-weights"), "riallm bench turns"),
+        (("--model", "rxt-nano", "--random-weights"), "--random-weights: rxt-nano has weights of its own"),
+        (("--random-weights",), "tiny has weights of its own"),
     ],
 )
 def test_options_are_honoured_or_refused(talked: Talked, folder: Path, words: tuple[str, ...], complaint: str) -> None:
