@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import httpx2
@@ -14,7 +15,10 @@ import pytest
 
 from riallm.core.errors import CheckpointError
 from riallm.core.shipped import folder_of
-from riallm.data.conversations.conversation import ConversationConfig
+from riallm.data.conversations.conversation import PEOPLE, ConversationConfig
+from riallm.data.conversations.frames import Use, fill, general, own
+from riallm.data.conversations.relations import RELATIONS
+from riallm.data.conversations.values import Split, pool
 from riallm.eval.probes.counted import table
 from riallm.eval.probes.rxt_talker import RxTTalker
 from riallm.eval.probes.talk import ask
@@ -22,6 +26,7 @@ from riallm.models.load import TOKENIZER, load_ria, load_rxt
 from riallm.tokenizer.saved import load
 
 ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs/models/rxt.md"
 NAME = "rxt-nano"
 RIALLM = [sys.executable, "-m", "riallm"]
 MAX_BYTES = 5_000_000
@@ -76,10 +81,39 @@ def test_the_conversation_of_the_readme_is_one() -> None:
     assert talked(*said) == [line for line in lines if line[0] not in ">["]
 
 
-def test_the_quick_start_of_the_document_is_one(capsys: pytest.CaptureFixture[str]) -> None:
-    (code,) = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs/models/rxt.md").read_text(), flags=re.M | re.S)
-    exec(code, {})
+def test_the_python_of_the_page_says_what_stands_there(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, kept = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), flags=re.M | re.S)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    exec(start, names)
     assert "Your dog's name is Captain Rex." in capsys.readouterr().out
+    exec(kept, names)
+    assert capsys.readouterr().out.splitlines() == re.findall(r"\)  # (.*)", kept)
+
+
+def sayable(text: str) -> bool:
+    """Whether a sentence of training or test is this one, of anybody, with values of its kind."""
+    uses: tuple[Use, ...] = ("tell", "change", "ask")
+    splits: tuple[Split, ...] = ("train", "test")
+    for relation in RELATIONS:
+        values = [each for split in splits for each in pool(relation.kind, split) if each in text] or [""]
+        for use, split, subject in product(uses, splits, (None, *PEOPLE)):
+            for sentence, v, old in product((*own(relation, use, split), *general(use, split)), values, values):
+                if fill(sentence, subject=subject, v=v, old=old, thing=relation.thing).text == text:
+                    return True
+    return False
+
+
+def test_what_the_page_says_can_be_said_can_be() -> None:
+    page = " ".join(PAGE.read_text().partition("## What can be said")[2].partition("\n## ")[0].split())
+    assert f"It knows {len(RELATIONS)} kinds of facts" in page
+    assert f"two words that it has met: {', '.join(each.thing for each in RELATIONS)}. Each" in page
+    assert f"{', '.join(PEOPLE[:-1])} or {PEOPLE[-1]}, each" in page
+    samples = [text for text in re.findall(r"`([^`]+)`", page) if text[-1] in ".?"]
+    assert len(samples) == 8 and all(map(sayable, samples)), [text for text in samples if not sayable(text)]
+    assert not sayable("My name is Bob.") and not sayable("What is my name?")
 
 
 @pytest.fixture(scope="module")
