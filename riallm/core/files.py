@@ -35,18 +35,18 @@ def atomic_write(path: Path, data: bytes, *, mode: int | None = None) -> None:
         raise
 
 
-def made_folder(path: Path) -> Path:
-    """A folder for what is made, which is there or is made now. Raises UsageError where none can be, or where nothing
-    can be written into it."""
+def made_folder(path: Path, option: str = "--out") -> Path:
+    """A folder for what is made, which is there or is made now; `option` names it. Raises UsageError where none can be,
+    or where nothing can be written into it."""
     try:
         if path.exists() and not path.is_dir():
-            raise UsageError(f"{path} is no folder; name another for what is made, by --out")
+            raise UsageError(f"{path} is no folder; name another for what is made, by {option}")
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
         raise UsageError(
-            f"nothing can be written into the folder {path}: {error.strerror}; name another, by --out"
+            f"nothing can be written into the folder {path}: {error.strerror}; name another, by {option}"
         ) from None
     return path
 

@@ -9,7 +9,7 @@ from typing import Any
 from riallm.models.rxt import RxTConfig
 from riallm.recipes.card import TRAINING, Record, entry, head, percent, wrapped
 
-MEMORY = "memory"
+MEMORY, CONTROLS = "memory", ("reset", "swap", "unread")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +31,7 @@ class MemoryFacts:
 
 def memory_card(facts: MemoryFacts) -> str:
     """The card as Markdown with its head."""
-    parts = [_what(facts), _figures(facts), _data(), f"{TRAINING}{facts.training}", LIMITATIONS]
+    parts = [_what(facts), _figures(facts), _data(), f"{TRAINING}{facts.training}", _limitations(facts)]
     return "\n\n".join((_head(facts).strip(), *(wrapped(part.strip()) for part in parts))) + "\n"
 
 
@@ -60,18 +60,36 @@ def _head(facts: MemoryFacts) -> str:
 
 def _what(facts: MemoryFacts) -> str:
     config = facts.config
+    if _remembers(facts):
+        does = "is told facts in plain English and gives them back when asked, turns later"
+        shows = (
+            "It shows that a memory of fixed size carries what was said, and is no chat model: it knows the kinds of "
+            "sentences that it was trained on, and nothing of the world."
+        )
+    else:
+        does = "was trained on conversations in plain English in which facts are told, and asked for turns later"
+        known = "the figures below do not show that" if facts.evaluations else "it was not measured whether"
+        shows = f"Of this model {known} its memory carries what was said. It is no chat model."
     return f"""# {facts.name}
 
-A Reactive Transformer of {facts.num_parameters / 1e6:.2f} million parameters ({facts.num_bytes / 1e6:.1f} MB) that is
-told facts in plain English and gives them back when asked, turns later. It sees one interaction at a time; what came
+A Reactive Transformer of {facts.num_parameters / 1e6:.2f} million parameters ({facts.num_bytes / 1e6:.1f} MB) that
+{does}. It sees one interaction at a time; what came
 before is in a memory of {config.num_layers} layers of {config.num_slots} slots of {config.hidden_size} numbers, which
 keeps its size however long the conversation is. Its decoder, encoder and memory attention are {config.hidden_size}
 wide; an interaction has at most {config.max_interaction} tokens, query and answer together; vocabulary
 {config.vocab_size:,}.
 
-It shows that a memory of fixed size carries what was said, and is no chat model: it knows the kinds of sentences that
-it was trained on, and nothing of the world.
+{shows}
 """
+
+
+def _remembers(facts: MemoryFacts) -> bool:
+    """Whether more is right with the memory than with any control, in the test, beyond both intervals."""
+    tested = facts.of("test")
+    if tested is None:
+        return False
+    usual = tested["1x"]
+    return bool(usual[MEMORY]["exact"]["low"] > max(usual[name]["exact"]["high"] for name in CONTROLS))
 
 
 def _figures(facts: MemoryFacts) -> str:
@@ -103,7 +121,7 @@ def _table(found: Record) -> str:
         if told is not None and told["num"]:  # few questions may have none of a kind
             rows.append(f"| {what} | {percent(told)} | {told['num']:,} | {beside} |")
 
-    controls = [f"{name} {percent(usual[name]['exact'])}" for name in ("reset", "swap", "unread")]
+    controls = [f"{name} {percent(usual[name]['exact'])}" for name in CONTROLS]
     add("all", memory["exact"], ", ".join(controls))
     for distance in ("1", "2", "4", "8"):
         add(
@@ -130,9 +148,14 @@ Sentences and values of the test are left out of training; docs/models/rxt.md sa
 """
 
 
-LIMITATIONS = """## Limitations
+def _limitations(facts: MemoryFacts) -> str:
+    wrong = "What it answers may be wrong, or no sentence: nothing of it was measured."
+    if facts.evaluations:
+        wrong = (
+            "Anything outside its kinds of sentences is answered with one of them, often wrongly. A fact that it was "
+            "told may be forgotten or mixed up with another, which the figures above count."
+        )
+    return f"""## Limitations
 
-Anything outside its kinds of sentences is answered with one of them, often wrongly. A fact that it was told may be
-forgotten or mixed up with another, which the figures above count. It has no knowledge, does not reason, and follows no
-instructions. What it says is not safe to act on.
+{wrong} It has no knowledge, does not reason, and follows no instructions. What it says is not safe to act on.
 """

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from riallm.checkpoint.folder import add
 from riallm.core.errors import RiallmError, UsageError
+from riallm.core.files import made_folder
 from riallm.data.corpus.manifest import Manifest, notices, read
 from riallm.models.load import keeps_memory, load_ria, load_rxt
 from riallm.recipes.card import Facts, card, corpus_of, training, training_of
@@ -80,9 +81,7 @@ def _with_memory(run: Path, folder: Path, name: str, num_bytes: int, records: li
                 f"{run} was trained on files of yours ({', '.join(files)}), of which the card that is written here "
                 "knows nothing: it says that all text is this project's own. Copy the model folder, and write its card"
             )
-        told = memory_training(
-            recipe, [(stage, _steps(run / place)) for stage, place in zip(*_staged(run), strict=True)]
-        )
+        told = memory_training(recipe, [(stage, _steps(place)) for stage, place in zip(*_staged(run), strict=True)])
     model = load_rxt(folder)
     facts = MemoryFacts(
         name=name,
@@ -109,8 +108,10 @@ def model_of(run: Path) -> Path:
     """The folder of a run's model; of a shipped one, itself."""
     if (run / CARD).exists() and (run / "manifest.json").exists():
         return run
+    if not (run / RECORDS[0]).is_file():
+        raise UsageError(f"{run} is no folder of a run, and no shipped model: there is no {run / RECORDS[0]}")
     wanted = [*(run / file for file in RECORDS), run / "model/manifest.json"]
-    if (run / RECORDS[0]).exists() and "stages" in json.loads((run / RECORDS[0]).read_text("utf-8")):
+    if "stages" in json.loads((run / RECORDS[0]).read_text("utf-8")):
         wanted = [*(place / RECORDS[2] for place in _staged(run)[1]), wanted[-1]]
     missing = [path.relative_to(run) for path in wanted if not path.exists()]
     if missing:
@@ -136,9 +137,12 @@ def record(path: Path) -> dict[str, Any]:
 
 
 def ship(run: Path, to: Path, evaluations: Sequence[Path]) -> Shipped:
-    """Write the model with card and notices to `to`, which is whole or as it was."""
+    """Write the model with card and notices to `to`, which is whole or as it was. Raises UsageError, besides what
+    `described` does, for a `to` that is there and no model, which stays."""
     told = described(run, to.name, evaluations)
-    to.parent.mkdir(parents=True, exist_ok=True)
+    made_folder(to.parent, "--to")
+    if to.exists() and not (to / "manifest.json").is_file():
+        raise UsageError(f"{to} is there and holds no model that could be replaced; name another folder by --to")
     with tempfile.TemporaryDirectory(dir=to.parent, prefix=f".{to.name}-") as scratch:
         made = Path(scratch) / "model"
         shutil.copytree(model_of(run), made)

@@ -95,7 +95,7 @@ def test_a_run_that_goes_on_tells_of_both(trained: Path, tmp_path: Path) -> None
 
 def test_what_cannot_ship_is_refused(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path), "--to", str(tmp_path / "tiny")]) == 2
-    assert "the run is not over" in capsys.readouterr().err
+    assert "is no folder of a run, and no shipped model" in capsys.readouterr().err
     broken = tmp_path / "broken.json"
     broken.write_text("no object\n")
     with pytest.raises(UsageError, match="does not end with the JSON object"):
