@@ -16,7 +16,7 @@ from statistics import fmean
 from typing import Any
 
 from riallm.core.errors import RiallmError, UsageError
-from riallm.core.files import atomic_write
+from riallm.core.files import atomic_write, made_folder
 from riallm.eval.sets.held_out import default_data
 from riallm.eval.stats import bootstrap
 from riallm.eval.tasks.crossfile import Completed, Use, complete, uses
@@ -105,6 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--items", type=int, default=400, help="lines (default 400)")
     options = parser.parse_args(argv)
     try:
+        made_folder(options.out)
         items = uses(options.data, num=options.items, seed=0)
         results: dict[str, list[list[Completed]]] = {name: [] for name in VARIANTS}
         for seed in range(options.seeds):

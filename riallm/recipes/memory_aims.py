@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from riallm.core.errors import RiallmError, UsageError
-from riallm.core.files import atomic_write
+from riallm.core.files import atomic_write, made_folder
 from riallm.data.tell_ask import TellAskConfig
 from riallm.eval.probes.recall import batch
 from riallm.models.episodes import Episodes, written
@@ -170,6 +170,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if options.seeds < 1:
             raise UsageError(f"--seeds is {options.seeds}; at least 1")
+        made_folder(options.out)
         for seed in range(options.seeds):
             for aim in AIMS:
                 results[aim].append(measured(aim, seed, folder, ours=options.ours))

@@ -21,7 +21,7 @@ import torch
 
 from riallm.core.config import to_json
 from riallm.core.errors import RiallmError, UsageError
-from riallm.core.files import atomic_write
+from riallm.core.files import atomic_write, made_folder
 from riallm.data.tell_ask import END, TellAskConfig, Turn, conversation, interaction
 from riallm.data.tell_ask_rejected import rejected
 from riallm.eval.probes import counted
@@ -68,7 +68,7 @@ class Settings:
 
 def one(seed: int = 0) -> Settings:
     """One fact at a time, told anew now and then: a start that has begun to remember it."""
-    return Settings(task=_task(1), begun=70, seed=seed)
+    return Settings(task=_task(1), begun=30, seed=seed)
 
 
 def three(seed: int = 0) -> Settings:
@@ -320,6 +320,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UsageError(
                 f"--seeds is {options.seeds}, --questions {options.questions}, --steps {options.steps}; at least 1 each"
             )
+        made_folder(options.out)
         start = None if options.start is None else load_rxt(options.start)
         for seed in range(options.seeds):
             settings = replace(CASES[options.case](seed), steps=options.steps)

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from riallm.core.errors import RiallmError
-from riallm.core.files import atomic_write
+from riallm.core.files import atomic_write, made_folder
 from riallm.eval.stats import bootstrap
 from riallm.models.load import TOKENIZER, load_ria, save_ria
 from riallm.models.ria import RIA
@@ -107,6 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=60, help="of each run, 16,384 tokens each (default 60)")
     options = parser.parse_args(argv)
     try:
+        made_folder(options.out)
         told = table(measured(options.start, options.out, options.steps))
     except RiallmError as error:
         sys.stderr.write(f"rounding: {error}\n")

@@ -21,7 +21,7 @@ import torch
 
 from riallm.core.config import to_json
 from riallm.core.errors import RiallmError, UsageError
-from riallm.core.files import atomic_write
+from riallm.core.files import atomic_write, made_folder
 from riallm.core.picture import picture
 from riallm.core.workers import worker_begins
 from riallm.data.tell_ask import TellAskConfig
@@ -399,6 +399,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         if options.plot and not options.plot.parent.is_dir():
             raise UsageError(f"--plot {options.plot}: there is no folder {options.plot.parent}; make it first")
+        made_folder(options.out)
         results = _all(options, names)
     except RiallmError as error:
         sys.stderr.write(f"tell_ask: {error}\n")
