@@ -368,13 +368,10 @@ def _rows(input_ids: Tensor, attention_mask: Tensor) -> list[list[int]]:
 
 
 def _device(device: torch.device | str) -> torch.device:
-    """Raises UsageError for one that cannot be used here, or where nothing is computed."""
+    """Raises UsageError for one that cannot be used here."""
     from riallm.engine.auto import device_named
 
-    found = device_named(str(device))
-    if found.type == "meta":
-        raise UsageError("device 'meta' keeps no numbers; take cpu or cuda")
-    return found
+    return device_named(str(device))
 
 
 def _told(

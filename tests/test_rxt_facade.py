@@ -284,7 +284,7 @@ def test_what_cannot_be_is_refused_and_changes_nothing(model: RxTBeta) -> None:
     for call in (lambda: model.tokenize_query("a", 0), lambda: model.interact(**query, max_seq_len=0)):
         with pytest.raises(UsageError, match="max_seq_len is 0; it is at least 1, query and answer together"):
             call()
-    for device, message in (("nowhere", "'nowhere' cannot be used here"), ("meta", "'meta' keeps no numbers")):
+    for device, message in (("nowhere", "'nowhere' cannot be used here"), ("meta", "'meta' cannot be used here")):
         for call in (model.to, lambda device: model.tokenize_query("a", device=device)):
             with pytest.raises(UsageError, match=f"device {message}"):
                 call(device)

@@ -222,7 +222,7 @@ def device_named(name: str) -> torch.device:
     """Raises UsageError for one that cannot be used here."""
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
+        torch.empty(1, device=device).tolist()  # "meta" has no numbers
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from None
     return device

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,14 @@ def test_a_promised_id_is_kept(tmp_path: Path, held: bool) -> None:
     assert store.put_and_advance(drawn(2), conversation="a", expected=None, id=two) == two
     assert (store.get(one).state.version, store.head("a")) == (1, two)
     assert store.put(drawn(3), parent=one) not in (one, two)
+
+
+def test_a_file_may_have_the_name_that_sqlite_gives_to_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with closing(SQLiteSessions(Path(":memory:"))) as store:
+        id = store.put(drawn(1), parent=None)
+    with closing(SQLiteSessions(tmp_path / ":memory:")) as store:
+        assert store.get(id).id == id
 
 
 def test_what_is_taken_back_leaves_the_rest() -> None:

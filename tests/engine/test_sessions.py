@@ -362,14 +362,6 @@ def test_a_file_that_is_no_database_is_left_alone(path: Path, data: bytes) -> No
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_file_may_have_the_name_that_sqlite_gives_to_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    with contextlib.closing(SQLiteSessions(Path(":memory:"))) as store:
-        id = store.put(drawn(), parent=None)
-    with contextlib.closing(SQLiteSessions(tmp_path / ":memory:")) as store:
-        assert store.get(id).id == id
-
-
 def test_databases_of_others_and_of_other_versions_are_left_alone(path: Path) -> None:
     asked(path, "CREATE TABLE thesis (chapter TEXT)")
     data = path.read_bytes()
