@@ -98,7 +98,7 @@ class MemoryState:
                 f"the memory's numbers are {slots.dtype}; they are floats of 16 bits or more. Keep it in the type that "
                 "the model computes in"
             )
-        if not slots.detach().float().square().sum(dim=-1).isfinite().all():  # what a norm takes the root of
+        if not torch.linalg.vector_norm(slots.detach().float(), dim=-1).isfinite().all():
             raise UsageError(
                 "the memory holds what is no number, infinite, or too large to compute with; go back to an earlier "
                 "state of it"
