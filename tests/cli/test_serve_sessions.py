@@ -36,7 +36,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("rxt", ("--sessions-size", "inf"), "--sessions-size is inf"),
         ("rxt", ("--drain", "-1"), "--drain is -1.0"),
         ("rxt", ("--drain", "nan"), "--drain is nan"),
-        ("rxt", ("--sessions", "{new}", "--sessions-size", "0.001"), "is 1048 bytes; one memory of rxt takes 1752"),
+        ("rxt", ("--sessions", "{new}", "--sessions-size", "0.001"), "is 1048 bytes; one memory of rxt takes"),
         ("rxt", ("--sessions-days", "-1"), "--sessions-days is -1.0"),
         ("rxt", ("--kv-memory", "0.001"), "one conversation of rxt takes"),
     ],
