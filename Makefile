@@ -22,7 +22,7 @@ run: $(V)/.run sandbox ## set up, then repair the real bug in examples/ (shows t
 	@echo "To write the patch into the file:  $(V)/bin/riallm fix $(EXAMPLE) --apply"
 
 test: $(V)/.dev sandbox ## set up, then run all tests but the slow ones
-	@$(PYTEST) -m 'not slow and not gpu and not net and not browser'
+	@$(PYTEST) -n auto --maxprocesses 4 --dist loadfile -m 'not slow and not gpu and not net and not browser'
 
 test-slow: $(V)/.dev sandbox ## the tests that take over ten seconds, or the package registries
 	@$(PIP) -e '.[fuzz]'
