@@ -22,7 +22,7 @@ from riallm.bench.progress import progress_bar
 from riallm.bench.reactive import Reactive, counting_process
 from riallm.bench.stateless import Turn, peer_config, peer_process
 from riallm.core.errors import RiallmError, UsageError
-from riallm.core.picture import picture
+from riallm.core.picture import check_plot, picture
 from riallm.eval.stats import Estimate, bootstrap
 
 
@@ -96,8 +96,8 @@ def main(argv: list[str]) -> int:
             raise UsageError("--turns is from 3 on, --query from 1, --answer from 2, --layers from 1")
         if not 2 <= options.conversations <= options.turns:
             raise UsageError("--conversations is from 2 on, and not more than --turns")
-        if options.plot and not options.plot.parent.is_dir():
-            raise UsageError(f"--plot {options.plot}: there is no folder {options.plot.parent}; make it first")
+        if options.plot:
+            check_plot(options.plot)
         measured = measure(
             options.turns, options.query, options.answer, options.layers, options.conversations, options.device
         )

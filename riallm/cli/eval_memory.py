@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from riallm.core.errors import UsageError
+from riallm.core.picture import check_plot
 
 if TYPE_CHECKING:
     from riallm.eval.probes.rxt_talker import RxTTalker
@@ -93,10 +94,8 @@ def run(options: argparse.Namespace) -> int:
         )
     if options.seed < 0:
         raise UsageError(f"--seed is {options.seed}; it is at least 0, so that none was trained on")
-    if options.plot and options.plot.is_dir():
-        raise UsageError(f"--plot {options.plot}: it is a folder; give a file in it")
-    if options.plot and not options.plot.parent.is_dir():
-        raise UsageError(f"--plot {options.plot}: there is no folder {options.plot.parent}; make it first")
+    if options.plot:
+        check_plot(options.plot)
     talker, name = _talker(options)
     began = time.monotonic()
     config = ConversationConfig(num_turns=options.turns, split=options.split, seed=TESTED + options.seed)

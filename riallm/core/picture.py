@@ -8,10 +8,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from riallm.core.errors import UsageError
 from riallm.core.files import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+
+def check_plot(path: Path) -> None:
+    """Raises UsageError unless `path`, said as --plot, is one for a plot; to be asked before the work that it shows."""
+    if path.is_dir():
+        raise UsageError(f"--plot {path}: it is a folder; give a file in it")
+    if path.suffix != ".svg":
+        raise UsageError(f"--plot {path}: plots are drawn as SVG; give a name that ends in .svg")
+    if not path.parent.is_dir():
+        raise UsageError(f"--plot {path}: there is no folder {path.parent}; make it first")
 
 
 @contextmanager

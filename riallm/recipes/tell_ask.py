@@ -22,7 +22,7 @@ import torch
 from riallm.core.config import to_json
 from riallm.core.errors import RiallmError, UsageError
 from riallm.core.files import atomic_write, made_folder
-from riallm.core.picture import picture
+from riallm.core.picture import check_plot, picture
 from riallm.core.workers import worker_begins
 from riallm.data.tell_ask import TellAskConfig
 from riallm.eval.probes.counted import Reader
@@ -397,8 +397,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UsageError(
                 f"--seeds is {options.seeds}, --questions {options.questions}, --jobs {options.jobs}; at least 1 each"
             )
-        if options.plot and not options.plot.parent.is_dir():
-            raise UsageError(f"--plot {options.plot}: there is no folder {options.plot.parent}; make it first")
+        if options.plot:
+            check_plot(options.plot)
         made_folder(options.out)
         results = _all(options, names)
     except RiallmError as error:

@@ -44,6 +44,7 @@ def test_a_short_conversation_is_measured(tmp_path: Path, capsys: pytest.Capture
         ["--layers", "0"],
         ["--conversations", "1"],
         ["--plot", "nowhere/turns.svg"],
+        ["--plot", "turns.png"],
     ],
 )
 def test_what_cannot_be_measured_is_refused(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:

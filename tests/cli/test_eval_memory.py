@@ -95,6 +95,7 @@ def test_what_cannot_be_asked_is_refused(tiny: Path, tmp_path: Path, capsys: pyt
         (("--model", str(tiny), "--turns", "257"), "--turns is 257; it is 2 to 256"),
         (("--model", str(tiny), "--plot", str(tmp_path / "none" / "recall.svg")), "there is no folder"),
         (("--model", str(tiny), "--plot", str(tmp_path)), "it is a folder; give a file in it"),
+        (("--model", str(tiny), "--plot", str(tmp_path / "recall.png")), "give a name that ends in .svg"),
         (("--model", str(tiny), "--seed", "-1"), "--seed is -1"),
         (("--model", str(tiny), "--device", "nowhere"), "--device nowhere"),
     ):
