@@ -76,7 +76,7 @@ def _recipe(
 
 
 def rxt_nano() -> StagedRecipe:
-    """For a CPU: some 85 minutes on two cores with nothing beside it, 125 on one (docs/models/rxt.md has its speed)."""
+    """For a CPU: 72 minutes on two cores with nothing beside it (docs/models/rxt.md has its speed)."""
     sizes = model(hidden=128, layers=2, slots=32, places=4, vocab=VOCAB, max_interaction=MAX_TOKENS)
     return _recipe("rxt_nano", sizes, rows=32, joint=2000, steps=3000, lr=0.001, last=many(turns=12, live=8))
 
